@@ -1,0 +1,1 @@
+"""De-identification: what may leave a source file, and what takes the place of the rest."""
