@@ -1,15 +1,18 @@
 """The seam between the two packages: the manifest's columns, the shards' layout, and the versions of both.
 
-`openus_model` knows `openus_data` through this module alone. Needs pyarrow and nothing else.
+`openus_model` knows `openus_data` through this module alone. Needs numpy and pyarrow, nothing else.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 SCHEMA_VERSION: Final = 1
 PIPELINE_VERSION: Final = "1"
@@ -132,3 +135,14 @@ def _schema(columns: tuple[Column, ...]) -> pa.Schema:
 def shard_name(split: str, index: int) -> str:
     """Path of a shard below OUT, for example `shards/train/openus-train-000000.tar`."""
     return f"{SHARDS_DIR}/{split}/openus-{split}-{index:06d}.tar"
+
+
+def pixel_sha256(pixels: NDArray[np.uint8]) -> str:
+    """The manifest's `pixel_sha256` of decoded pixels, uint8 (H, W) or (H, W, 3) RGB: 64 hex digits.
+
+    Hashes height, width and channels as little-endian uint32, then the rows.
+    """
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    digest = hashlib.sha256(np.asarray([*pixels.shape[:2], channels], dtype="<u4").tobytes())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
