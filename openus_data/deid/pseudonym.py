@@ -85,7 +85,10 @@ def load_or_create_key(path: Path) -> Pseudonymizer:
 def _read_key(path: Path) -> Pseudonymizer:
     if path.stat().st_mode & 0o077:
         raise UsageError(
-            "the key file can be read by others", where=path.name, expected="mode 0600", next_step=f"chmod 600 {path.name}"
+            "the key file can be read by others",
+            where=path.name,
+            expected="mode 0600",
+            next_step=f"chmod 600 {path.name}",
         )
     text = path.read_text().strip()
     try:

@@ -1,0 +1,189 @@
+"""What a header may tell the corpus: the schema's device and anatomy columns, and the keys of patient and study.
+
+`read_facts` is the whole gate of `build`: everything else in a header stays behind. Text is mapped to the closed
+vocabulary (`data/deid_terms.toml`) or dropped; device names pass by the value rules of `values.py`, and only if they
+share no word with a person, a place or a number in the same header. Serial numbers, stations and dates never pass.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final
+
+from pydicom.dataset import Dataset
+
+from openus_data.deid import values
+from openus_data.vocabulary import Vocabulary, load_vocabulary
+
+Facts = dict[str, str | float | None]
+
+IDENTITY_KEYWORDS: Final = (
+    "PatientName", "PatientID", "OtherPatientNames", "OtherPatientIDs", "PatientBirthName", "PatientMotherBirthName",
+    "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "NameOfPhysiciansReadingStudy",
+    "PhysiciansOfRecord", "RequestingPhysician", "ResponsiblePerson", "InstitutionName", "InstitutionalDepartmentName",
+    "AccessionNumber", "DeviceSerialNumber",
+)  # fmt: skip
+"""Header fields whose words no value that passes may hold. StationName is not one: sites name it after the model."""
+
+_DESCRIPTIONS: Final = (
+    "BodyPartExamined",
+    "ImageType",
+    "ViewName",
+    "ProtocolName",
+    "SeriesDescription",
+    "StudyDescription",
+)
+_SEPARATOR: Final = "\x1f"
+_MAX_MHZ: Final = 100.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """The closed mapping of `data/deid_terms.toml`.
+
+    Args:
+        anatomy, organ, view: pattern of each name's words.
+        codes: coded value to anatomy or view.
+    """
+
+    anatomy: Mapping[str, re.Pattern[str]]
+    organ: Mapping[str, re.Pattern[str]]
+    view: Mapping[str, re.Pattern[str]]
+    codes: Mapping[str, str]
+
+
+@functools.cache
+def load_terms() -> Terms:
+    """The mapping, read once."""
+    table = tomllib.loads((resources.files("openus_data") / "data" / "deid_terms.toml").read_text("utf-8"))
+
+    def patterns(section: str) -> dict[str, re.Pattern[str]]:
+        return {
+            name: re.compile(r"(?<!\w)(?:" + "|".join(re.escape(word) for word in words) + r")(?!\w)")
+            for name, words in table[section].items()
+        }
+
+    return Terms(anatomy=patterns("anatomy"), organ=patterns("organ"), view=patterns("view"), codes=table["codes"])
+
+
+def read_facts(dataset: Dataset) -> tuple[Facts, str | None, str | None]:
+    """The manifest columns a header may fill, and the header's own keys.
+
+    Args:
+        dataset: as read, untrusted; odd values count as absent.
+
+    Returns:
+        facts: organ, anatomy, view, device_manufacturer, device_model, transducer, frequency_mhz, where known.
+        subject: IssuerOfPatientID and PatientID joined, or None. Never to be shown; input of the keyed pseudonym.
+        study: StudyInstanceUID, or None. Never to be shown.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom warns of odd values; here they are absent values
+        facts = {**read_anatomy(dataset), **_read_device(dataset)}
+        return {name: value for name, value in facts.items() if value is not None}, _subject(dataset), _study(dataset)
+
+
+def read_value(dataset: Dataset, keyword: str) -> object:
+    """One attribute's value, None where it is absent or cannot be converted."""
+    try:
+        return dataset.get(keyword)
+    except Exception:  # a value of a stranger's file fails in any way that pydicom's converters can
+        return None
+
+
+def identity_words(dataset: Dataset) -> frozenset[str]:
+    """Words of the header's names and numbers, in lower case; no value that passes may hold one."""
+    return frozenset(
+        word
+        for keyword in IDENTITY_KEYWORDS
+        for text in values.texts(read_value(dataset, keyword))
+        for word in values.split_words(text)
+    )
+
+
+def read_anatomy(dataset: Dataset) -> Facts:
+    """Organ, anatomy and view by the closed mapping; the most trusted source that speaks clearly decides."""
+    terms, vocabulary = load_terms(), load_vocabulary()
+    coded = [terms.codes.get(code) for code in _codes(dataset, "AnatomicRegionSequence")]
+    found: set[str] = {name for name in coded if name is not None}
+    context: set[str] = set()
+    view = next((terms.codes[c] for c in _codes(dataset, "ViewCodeSequence") if terms.codes.get(c) in terms.view), None)
+    for text in _descriptions(dataset):
+        context |= {name for name, pattern in terms.organ.items() if pattern.search(text)}
+        found = found or {name for name, pattern in terms.anatomy.items() if pattern.search(text)}
+        view = view or next((name for name, pattern in terms.view.items() if pattern.search(text)), None)
+    anatomy, organ = _settle(found, context, vocabulary)
+    return {"organ": organ, "anatomy": anatomy, "view": view}
+
+
+def _settle(found: set[str], context: set[str], vocabulary: Vocabulary) -> tuple[str | None, str | None]:
+    """One anatomy and its organ out of what was found; None where the header contradicts itself."""
+    if "fetal" in context:  # a fetal abdomen is no abdomen
+        found = {name if name.startswith("fetal_") else f"fetal_{name}" for name in found}
+        found = {name for name in found if vocabulary.is_anatomy(name)}
+    organs = {organ for organ in map(vocabulary.organ_of, found) if organ is not None}
+    specific = found - organs if len(found) > 1 else found  # "abdomen liver" is the liver
+    anatomy = next(iter(specific)) if len(specific) == 1 else None
+    if len(organs) == 1:
+        return anatomy, next(iter(organs))
+    return None, next(iter(context)) if len(context) == 1 and not organs else None
+
+
+def _descriptions(dataset: Dataset) -> Iterator[str]:
+    for keyword in _DESCRIPTIONS:
+        texts = values.texts(read_value(dataset, keyword))
+        text = " ".join(texts[2:3] if keyword == "ImageType" else texts)
+        if text:
+            yield text[:256].lower().replace("_", " ").replace("^", " ")
+
+
+def _codes(dataset: Dataset, keyword: str) -> Iterator[str]:
+    items = read_value(dataset, keyword)
+    if isinstance(items, Iterable):
+        for item in items:
+            if isinstance(item, Dataset):
+                yield values.first(read_value(item, "CodeValue"))
+
+
+def _read_device(dataset: Dataset) -> Facts:
+    private = identity_words(dataset)
+
+    def clear(text: str | None) -> str | None:
+        return None if text is None or values.shares_word(text, private) else text
+
+    maker = values.first(read_value(dataset, "Manufacturer"))[:64]
+    probe = values.transducer(read_value(dataset, "TransducerData"))
+    return {
+        "device_manufacturer": load_vocabulary().manufacturer(maker) or clear(values.device(maker)),
+        "device_model": clear(values.device(read_value(dataset, "ManufacturerModelName"))),
+        "transducer": clear(probe) or clear(values.transducer(read_value(dataset, "TransducerType"))),
+        "frequency_mhz": _frequency_mhz(dataset),
+    }
+
+
+def _frequency_mhz(dataset: Dataset) -> float | None:
+    """TransducerFrequency of the first ultrasound region that gives one, kHz to MHz."""
+    regions = read_value(dataset, "SequenceOfUltrasoundRegions")
+    for region in regions if isinstance(regions, Iterable) else ():
+        if isinstance(region, Dataset):
+            khz = values.numbers(read_value(region, "TransducerFrequency"))
+            if khz and 0 < khz[0] <= 1000 * _MAX_MHZ:
+                return khz[0] / 1000
+    return None
+
+
+def _subject(dataset: Dataset) -> str | None:
+    patient = values.first(read_value(dataset, "PatientID"))
+    if not any(c.isalnum() for c in patient):  # "", "--"
+        return None
+    return f"{values.first(read_value(dataset, 'IssuerOfPatientID'))}{_SEPARATOR}{patient}"
+
+
+def _study(dataset: Dataset) -> str | None:
+    return values.first(read_value(dataset, "StudyInstanceUID")) or None
