@@ -1,0 +1,202 @@
+"""VMamba: four stages of selective-scan blocks on a grid that halves from stage to stage.
+
+    patch embedding (stride 4) -> stage 0 -> down-sample -> stage 1 -> down-sample -> stage 2 -> down-sample -> stage 3
+    block: x = x + DropPath(SS2D(LN(x)));  x = x + DropPath(MLP(LN(x)))
+
+Tensor names are those of the public VMamba checkpoints, plus `outnorm0..3` and `masked_embed` of OpenUS's. Images may
+have any size: each halving rounds up, so the last grid has ceil(side / 32) cells.
+
+Source: Liu et al., "VMamba: Visual State Space Model", 2024, https://arxiv.org/abs/2401.10166; the mask token follows
+Xie et al., "SimMIM", 2021, https://arxiv.org/abs/2111.09886.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from openus_model.backbones.attention import attention_map
+from openus_model.backbones.layers import DropPath, Mlp, ToFirst, ToLast, init_linears
+from openus_model.backbones.ss2d import SS2D, ScanState
+from openus_model.contracts import Features
+from openus_model.errors import UsageError
+from openus_model.scan import Backend
+
+STRIDE = 32
+CELL_TOKENS = 8  # a mask cell is 32 pixels, a token of the patch embedding 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VMambaConfig:
+    """The sizes of a VMamba.
+
+    Args:
+        depths: blocks per stage.
+        dims: channels of stage 0; they double from stage to stage.
+        ssm_ratio: inner channels of SS2D over the block's.
+        ssm_d_state: states per inner channel.
+        mlp_ratio: hidden channels of the MLP over the block's.
+        drop_path: probability for the last block; it grows linearly from 0 at the first.
+        gradient_checkpointing: recompute each block in the backward instead of keeping its activations.
+        scan_backend: see `openus_model.scan`.
+    """
+
+    depths: tuple[int, int, int, int]
+    dims: int
+    ssm_ratio: float = 2.0
+    ssm_d_state: int = 1
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.0
+    gradient_checkpointing: bool = False
+    scan_backend: Backend = "auto"
+
+
+class Block(nn.Module):
+    """A selective-scan block and an MLP, both residual and pre-normed, on maps BHWC."""
+
+    def __init__(self, dim: int, drop_path: float, config: VMambaConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.op = SS2D(dim, ratio=config.ssm_ratio, states=config.ssm_d_state, backend=config.scan_backend)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(config.mlp_ratio * dim))
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return self.scan(x_BHWC)[0]
+
+    def scan(self, x_BHWC: Tensor, *, want_state: bool = False) -> tuple[Tensor, ScanState | None]:
+        """The block's output, and on request what its scan computed with."""
+        branch_BHWC, state = self.op.scan(self.norm(x_BHWC), want_state=want_state)
+        x_BHWC = x_BHWC + self.drop_path(branch_BHWC)
+        return x_BHWC + self.drop_path(self.mlp(self.norm2(x_BHWC))), state
+
+
+class Stage(nn.Module):
+    """Blocks at one resolution, and the down-sampler behind them (none after the last stage)."""
+
+    def __init__(self, dim: int, drop_paths: list[float], *, is_last: bool, config: VMambaConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(dim, p, config) for p in drop_paths)
+        self.downsample: nn.Module = nn.Identity() if is_last else _downsample(dim)
+
+
+class VMamba(nn.Module):
+    """The backbone; see `openus_model.contracts.Backbone` for what it promises."""
+
+    stride = STRIDE
+    in_channels = 3
+
+    def __init__(self, name: str, config: VMambaConfig) -> None:
+        super().__init__()
+        self.name, self.config = name, config
+        dims = [config.dims * 2**i for i in range(4)]
+        self.embed_dim = dims[-1]
+        self.patch_embed = _patch_embed(config.dims)
+        self.masked_embed = nn.Parameter(torch.zeros(1, config.dims))
+        rates = torch.linspace(0, config.drop_path, sum(config.depths)).split(config.depths)
+        self.layers = nn.ModuleList(
+            Stage(dim, rate.tolist(), is_last=i == 3, config=config)
+            for i, (dim, rate) in enumerate(zip(dims, rates, strict=True))
+        )
+        for i, dim in enumerate(dims):
+            self.add_module(f"outnorm{i}", nn.LayerNorm(dim))
+        self.apply(init_linears)
+
+    def forward(self, image_BCHW: Tensor, mask_BHW: Tensor | None = None) -> Features:
+        """Features of images (B, 3, H, W) of any size; `mask_BHW` (bool, cells of 32 pixels) hides what is True."""
+        return self._run(image_BCHW, mask_BHW, None)[0]
+
+    def attend(
+        self, image_BCHW: Tensor, mask_BHW: Tensor | None = None, *, stage: int = 3, block: int = -1
+    ) -> tuple[Features, Tensor]:
+        """Features, and the attention map (B, L, L) of one block's scan, rows = query, in [0, 1] per image.
+
+        Raises:
+            UsageError: there is no such stage or block.
+        """
+        features, state = self._run(image_BCHW, mask_BHW, self._locate(stage, block))
+        if state is None:
+            raise AssertionError("the located block was not run")
+        return features, attention_map(state)
+
+    def _locate(self, stage: int, block: int) -> nn.Module:
+        depths = self.config.depths
+        if not (0 <= stage < len(depths) and -depths[stage] <= block < depths[stage]):
+            raise UsageError(
+                "no such block",
+                where=self.name,
+                expected=f"stages of {depths} blocks",
+                got=f"stage {stage}, block {block}",
+            )
+        located: nn.Module = self.layers[stage].blocks[block]  # type: ignore[index, union-attr]
+        return located
+
+    def _run(
+        self, image_BCHW: Tensor, mask_BHW: Tensor | None, wanted: nn.Module | None
+    ) -> tuple[Features, ScanState | None]:
+        x_BHWC = self._embed(image_BCHW, mask_BHW)
+        stages, state = [], None
+        for i, layer in enumerate(self.layers):
+            for block in layer.blocks:  # type: ignore[union-attr]
+                if block is wanted:
+                    x_BHWC, state = block.scan(x_BHWC, want_state=True)
+                else:
+                    x_BHWC = self._call(block, x_BHWC)
+            normed_BHWC = self.get_submodule(f"outnorm{i}")(x_BHWC)
+            stages.append(normed_BHWC.permute(0, 3, 1, 2))
+            x_BHWC = layer.downsample(x_BHWC)  # type: ignore[operator]
+        tokens_BND = normed_BHWC.flatten(1, 2)
+        grid = (normed_BHWC.shape[1], normed_BHWC.shape[2])
+        features = Features(stages=tuple(stages), tokens_BND=tokens_BND, pooled_BD=tokens_BND.mean(1), grid=grid)
+        return features, state
+
+    def _call(self, block: nn.Module, x_BHWC: Tensor) -> Tensor:
+        if self.config.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            recomputed: Tensor = checkpoint(block, x_BHWC, use_reentrant=False)
+            return recomputed
+        out: Tensor = block(x_BHWC)
+        return out
+
+    def _embed(self, image_BCHW: Tensor, mask_BHW: Tensor | None) -> Tensor:
+        if image_BCHW.ndim != 4 or image_BCHW.shape[1] != self.in_channels or not image_BCHW.numel():
+            raise UsageError(
+                "the backbone takes images", where=self.name, expected=f"(B, {self.in_channels}, H, W)",
+                got=f"{tuple(image_BCHW.shape)}",
+            )  # fmt: skip
+        x_BHWC: Tensor = self.patch_embed(image_BCHW)
+        if mask_BHW is None:
+            return x_BHWC
+        expected = (image_BCHW.shape[0], *(-(-side // STRIDE) for side in image_BCHW.shape[2:]))
+        if tuple(mask_BHW.shape) != expected:
+            raise UsageError(
+                "the mask does not fit the images",
+                where=self.name,
+                expected=f"{expected}",
+                got=f"{tuple(mask_BHW.shape)}",
+            )
+        tokens_BHW = mask_BHW.bool().repeat_interleave(CELL_TOKENS, 1).repeat_interleave(CELL_TOKENS, 2)
+        hidden_BHW1 = tokens_BHW[:, : x_BHWC.shape[1], : x_BHWC.shape[2], None]
+        return torch.where(hidden_BHW1, self.masked_embed.to(x_BHWC.dtype), x_BHWC)
+
+
+def _patch_embed(dim: int) -> nn.Sequential:
+    """Two overlapping convolutions of stride 2; BCHW -> BHWC."""
+    return nn.Sequential(
+        nn.Conv2d(3, dim // 2, 3, stride=2, padding=1),
+        ToLast(),
+        nn.LayerNorm(dim // 2),
+        ToFirst(),
+        nn.GELU(),
+        nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1),
+        ToLast(),
+        nn.LayerNorm(dim),
+    )
+
+
+def _downsample(dim: int) -> nn.Sequential:
+    """Half the grid, twice the channels; BHWC -> BHWC."""
+    return nn.Sequential(ToFirst(), nn.Conv2d(dim, 2 * dim, 3, stride=2, padding=1), ToLast(), nn.LayerNorm(2 * dim))
