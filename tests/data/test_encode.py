@@ -1,0 +1,87 @@
+"""Lossless codecs are lossless, and what is passed through carries the picture and nothing else."""
+
+from __future__ import annotations
+
+import io
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from openus_data import encode
+from openus_data.errors import DecodeError
+from openus_data.records import Pixels
+
+CANARY = b"DOE^JANE"
+
+
+def picture(channels: int) -> Pixels:
+    rng = np.random.default_rng(0)
+    shape = (37, 53) if channels == 1 else (37, 53, 3)
+    return cv2.GaussianBlur(rng.integers(0, 255, shape, dtype=np.uint8), (5, 5), 0)
+
+
+@pytest.mark.parametrize("codec", ["png", "webp", "passthrough"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lossless_codecs_give_the_pixels_back(codec: encode.Codec, channels: int) -> None:
+    suffix, data = encode.encode(picture(channels), codec=codec)
+    stored = encode.decode_stored(data)
+    if suffix == "webp" and channels == 1:  # the format has no grey: three equal channels come back
+        stored = stored[..., 0]
+    assert np.array_equal(stored, picture(channels))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_is_close_and_keeps_the_channels(channels: int) -> None:
+    suffix, data = encode.encode(picture(channels), codec="jpeg", quality=95)
+    stored = encode.decode_stored(data)
+    assert suffix == "jpg" and stored.shape == picture(channels).shape
+    assert np.abs(stored.astype(int) - picture(channels)).mean() < 4
+
+
+def test_what_is_no_image_raises() -> None:
+    for data in (b"", b"nonsense", encode.encode_png(picture(1))[:60]):
+        with pytest.raises(DecodeError):
+            encode.decode_stored(data)
+
+
+def jpeg_with_metadata() -> bytes:
+    buffer = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x010E] = CANARY.decode()
+    Image.fromarray(picture(3)).save(
+        buffer, "JPEG", exif=exif, comment=CANARY, icc_profile=CANARY * 20, quality=90, progressive=True
+    )
+    return buffer.getvalue() + CANARY
+
+
+def png_with_metadata() -> bytes:
+    buffer = io.BytesIO()
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Patient", CANARY.decode())
+    info.add_itxt("XML:com.adobe.xmp", CANARY.decode(), zip=False)
+    Image.fromarray(picture(1)).save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue() + CANARY
+
+
+@pytest.mark.parametrize("source", [jpeg_with_metadata(), png_with_metadata()])
+def test_stripping_keeps_the_picture_and_drops_the_rest(source: bytes) -> None:
+    assert CANARY in source
+    stripped = encode.strip_source(source)
+    assert stripped is not None and CANARY not in stripped[1]
+    assert np.array_equal(encode.decode_stored(stripped[1]), encode.decode_stored(source))
+
+
+@pytest.mark.parametrize("source", [jpeg_with_metadata()[:-8], png_with_metadata()[:-8]])
+def test_a_torn_file_is_not_passed_through(source: bytes) -> None:
+    for cut in range(3, len(source), 97):
+        assert encode.strip_source(source[:cut]) is None
+
+
+def test_a_damaged_chunk_is_not_passed_through() -> None:
+    data = bytearray(encode.encode_png(picture(1)))
+    data[60] ^= 1
+    assert encode.strip_source(bytes(data)) is None
+    assert zlib.crc32(b"") == 0 and encode.strip_source(b"GIF89a") is None
