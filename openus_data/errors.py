@@ -42,9 +42,7 @@ class OpenUSDataError(Exception):
         next_step: what the reader can do about it.
     """
 
-    def __init__(
-        self, what: str, *, where: str = "", expected: str = "", got: str = "", next_step: str = ""
-    ) -> None:
+    def __init__(self, what: str, *, where: str = "", expected: str = "", got: str = "", next_step: str = "") -> None:
         self.what, self.where, self.expected, self.got, self.next_step = what, where, expected, got, next_step
         super().__init__(self._line())
 

@@ -1,7 +1,7 @@
 """Progress for people: bars on a terminal, silence elsewhere, everything on standard error.
 
-    with Progress("build", total=120, quiet=False) as progress:
-        progress.advance(1, note="3 rejected")
+with Progress("build", total=120, quiet=False) as progress:
+    progress.advance(1, note="3 rejected")
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live:
             self._live.stop()
 
@@ -55,8 +57,9 @@ class Progress:
         """Count `units` as done; `note` replaces the text at the end of the line."""
         self._done += units
         if self._live:
-            fields = {} if note is None else {"note": note}
-            self._live.update(self._task, advance=units, **fields)
+            self._live.advance(self._task, units)
+            if note is not None:
+                self._live.update(self._task, note=note)
 
     def expect(self, total: int) -> None:
         """Say how many units there are, once that is known."""

@@ -62,11 +62,17 @@ _TEXT, _INT, _REAL = pa.string(), pa.int32(), pa.float64()
 _BOX = pa.list_(pa.float32())
 
 MANIFEST_COLUMNS: Final = (
-    _required("sample_id", _TEXT, "The dataset's id and a keyed hash; the key of the sample in its shard.", "[a-z0-9_-]"),
+    _required(
+        "sample_id", _TEXT, "The dataset's id and a keyed hash; the key of the sample in its shard.", "[a-z0-9_-]"
+    ),
     _required("dataset", _TEXT, "Id of the dataset's card, or the name given with --name."),
-    _required("subject_id", _TEXT, "Keyed pseudonym of the subject; where the source has no subject, of what stands in."),
+    _required(
+        "subject_id", _TEXT, "Keyed pseudonym of the subject; where the source has no subject, of what stands in."
+    ),
     _optional("study_id", _TEXT, "Keyed pseudonym of the study, clip or volume the image came from."),
-    _required("frame_index", _INT, "Index of the frame in its clip or of the slice in its volume; 0 for stills.", "0-based"),
+    _required(
+        "frame_index", _INT, "Index of the frame in its clip or of the slice in its volume; 0 for stills.", "0-based"
+    ),
     _required("split", _TEXT, "Where the sample may be used.", " | ".join(SPLITS)),
     _required("role", _TEXT, "What the dataset is for, from its card.", "pretrain | evaluate | both"),
     _required("shard", _TEXT, "Path of the tar below OUT, with forward slashes."),
@@ -93,8 +99,12 @@ MANIFEST_COLUMNS: Final = (
     _required("cone_box", _BOX, "Half-open box [x0, y0, x1, y1] that was cropped.", "px of the source frame"),
     _required("cone_confidence", pa.float32(), "Calibrated probability that the outline is right.", "[0, 1]"),
     _required("cone_method", _TEXT, "Evidence the outline rests on."),
-    _required("text_boxes_removed", pa.list_(_BOX), "Boxes [x0, y0, x1, y1] filled inside the crop.", "px of the stored crop"),
-    _required("deid_actions", pa.list_(_TEXT), "Names of the de-identification rules that changed this sample, sorted."),
+    _required(
+        "text_boxes_removed", pa.list_(_BOX), "Boxes [x0, y0, x1, y1] filled inside the crop.", "px of the stored crop"
+    ),
+    _required(
+        "deid_actions", pa.list_(_TEXT), "Names of the de-identification rules that changed this sample, sorted."
+    ),
     _required("pixel_sha256", _TEXT, "SHA-256 of the stored pixels: height, width, channels, then the rows.", "hex"),
     _required("source_sha256", _TEXT, "HMAC-SHA256 of the source file's bytes.", "hex"),
     _required("phash", _TEXT, "256-bit DCT hash of the picture inside the scan area.", "64 hex digits"),
@@ -109,7 +119,12 @@ MANIFEST_COLUMNS: Final = (
 REJECT_COLUMNS: Final = (
     _required("dataset", _TEXT, "Id of the dataset."),
     _required("item", _TEXT, "Keyed pseudonym of the item, as the log names it."),
-    _required("stage", _TEXT, "Stage that turned the item away.", "list | decode | deid | cone | text | quality | duplicate | split | license"),
+    _required(
+        "stage",
+        _TEXT,
+        "Stage that turned the item away.",
+        "list | decode | deid | cone | text | quality | duplicate | split | license",
+    ),
     _required("reason", _TEXT, "Name of the reason, from a closed list."),
     _required("detail", _TEXT, "One line for a person; free of identity."),
 )

@@ -1,7 +1,7 @@
 """What two modules of openus_model share: Features, Batch, Losses, and the promises of a backbone and a method.
 
-Axes, everywhere: B batch, V views of one image, C channels, H and W grid or image, N tokens in raster order, D features,
-L positions of a sequence, K scan directions.
+Axes, everywhere: B batch, V views of one image, C channels, H and W grid or image, N tokens in raster order,
+D features, L positions of a sequence, K scan directions.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Backbone(Protocol):
     in_channels: int
 
     def __call__(self, image_BCHW: Tensor, mask_BHW: Tensor | None = None) -> Features:
-        """Args: image, normalised, any size; mask, bool, one cell per `stride` pixels, True = replaced by the mask token."""
+        """Args: image, normalised, any size; mask, bool, a cell per `stride` px, True = the mask token."""
         ...
 
     def attend(
         self, image_BCHW: Tensor, mask_BHW: Tensor | None = None, *, stage: int = 3, block: int = -1
     ) -> tuple[Features, Tensor]:
-        """Features, and the attention map (B, L, L) of one block, rows = query, in [0, 1] per image (algorithm, section c)."""
+        """Features, and the attention map (B, L, L) of one block: rows are queries, values in [0, 1] per image."""
         ...
 
 

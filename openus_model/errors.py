@@ -27,9 +27,7 @@ class OpenUSModelError(Exception):
         next_step: what the reader can do about it.
     """
 
-    def __init__(
-        self, what: str, *, where: str = "", expected: str = "", got: str = "", next_step: str = ""
-    ) -> None:
+    def __init__(self, what: str, *, where: str = "", expected: str = "", got: str = "", next_step: str = "") -> None:
         parts = [f"{where}: {what}" if where else what]
         parts += [f"{word} {text}" for word, text in (("expected", expected), ("got", got)) if text]
         if next_step:
