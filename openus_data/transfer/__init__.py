@@ -1,0 +1,8 @@
+"""Moving bytes over HTTP so that it can be left alone: `Engine`, its `Policy`, and the `Client` that listings use."""
+
+from openus_data.transfer.client import Client
+from openus_data.transfer.engine import Downloaded, Engine, Job
+from openus_data.transfer.part import VERIFIED_MTIME_NS
+from openus_data.transfer.policy import Policy, Stopped
+
+__all__ = ["VERIFIED_MTIME_NS", "Client", "Downloaded", "Engine", "Job", "Policy", "Stopped"]

@@ -1,0 +1,294 @@
+"""One HTTP exchange through requests: redirects followed by hand, and every way to fail turned into one of our errors.
+
+By hand, because a redirect must not carry credentials to another host, step down from https to http, or leave the web.
+What a URL's query holds (signatures, tokens) is never shown: messages name a file and a host.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import ssl
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+from requests.utils import get_environ_proxies, get_netrc_auth
+
+from openus_data.errors import SourceError, SourceRefused, SourceUnavailable
+from openus_data.transfer.policy import Policy, Stopped, parse_retry_after, retry
+
+logger = logging.getLogger(__name__)
+
+READ_BYTES: Final = 1 << 20
+LISTING_CAP_BYTES: Final = 64 << 20
+_BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 520, 521, 522, 523, 524})
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_CA_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The head of a response whose body is still to be read.
+
+    Args:
+        status: 200, 206 or 416.
+        headers: of the last hop.
+        url: of the last hop. Never shown.
+        response: the open response.
+        where: how messages name it.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    url: str
+    response: requests.Response
+    where: str
+
+    @property
+    def length(self) -> int | None:
+        """Content-Length, or None where the body is chunked or ends with the connection.
+
+        Raises:
+            SourceUnavailable: it is not a number, or stands there twice with two values.
+        """
+        values = {v.strip() for v in self.headers.get("Content-Length", "").split(",") if v.strip()}
+        if not values or "Transfer-Encoding" in self.headers:
+            return None
+        if len(values) > 1 or not (text := values.pop()).isdigit():
+            raise SourceUnavailable("the server's Content-Length makes no sense", where=self.where)
+        return int(text)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body as it arrives, without any decoding, in pieces of at most READ_BYTES.
+
+        Raises:
+            SourceUnavailable: reset, silence, or an end before the stated length.
+        """
+        raw = self.response.raw
+        while True:
+            try:
+                piece = raw.read1(READ_BYTES, decode_content=False)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                raise _transport_error(error, self.where) from error
+            if not piece:
+                return
+            yield piece
+
+
+class Client:
+    """Opens URLs. May be used from several threads; each keeps its own connections.
+
+    Args:
+        policy: timeouts and bounds.
+        stop: ends waits early.
+    """
+
+    def __init__(self, policy: Policy, stop: threading.Event) -> None:
+        self.policy = policy
+        self._stop = stop
+        self._local = threading.local()
+
+    @contextmanager
+    def open(
+        self,
+        url: str,
+        *,
+        where: str,
+        headers: Mapping[str, str] | None = None,
+        credentials: Mapping[str, str] | None = None,
+    ) -> Iterator[Answer]:
+        """Send a GET and follow redirects.
+
+        Args:
+            url: http or https.
+            where: how messages name it.
+            headers: sent at every hop.
+            credentials: headers sent to the first host alone.
+
+        Yields:
+            An answer with status 200, 206 or 416.
+
+        Raises:
+            SourceUnavailable: may pass if tried again.
+            SourceRefused: will not.
+        """
+        first = url
+        for _ in range(self.policy.max_redirects + 1):
+            if self._stop.is_set():
+                raise Stopped
+            secret = credentials if credentials and _origin(url) == _origin(first) else {}
+            response = self._send(url, {**(headers or {}), **secret}, where)
+            try:
+                target = _redirect_target(response, url, where)
+                if target is None:
+                    _raise_for_status(response, where)
+                    yield Answer(
+                        status=response.status_code, headers=response.headers, url=url, response=response, where=where
+                    )
+                    return
+                url = target
+            finally:
+                _finish(response)
+        raise SourceRefused("too many redirects", where=where, expected=f"at most {self.policy.max_redirects}")
+
+    def text(self, url: str, *, where: str, credentials: Mapping[str, str] | None = None) -> str:
+        """The body of a listing as text, tried again as the policy says."""
+
+        def ask() -> str:
+            body = bytearray()
+            with self.open(
+                url, where=where, headers={"Accept-Encoding": "identity"}, credentials=credentials
+            ) as answer:
+                for piece in answer.chunks():
+                    body += piece
+                    if len(body) > LISTING_CAP_BYTES:
+                        raise SourceRefused(
+                            "the listing has no end", where=where, expected=f"at most {LISTING_CAP_BYTES} bytes"
+                        )
+                if answer.length not in (None, len(body)):
+                    raise SourceUnavailable("the listing was cut short", where=where)
+            return body.decode("utf-8", errors="replace")
+
+        return retry(ask, self.policy, self._stop, logger.warning)
+
+    def json(self, url: str, *, where: str, credentials: Mapping[str, str] | None = None) -> object:
+        """The body of a listing, parsed.
+
+        Raises:
+            SourceRefused: the answer is not JSON.
+        """
+        body = self.text(url, where=where, credentials=credentials)
+        try:
+            parsed: object = json.loads(body)
+        except ValueError as error:
+            raise SourceRefused("the listing is not JSON", where=where, got=repr(body[:40])) from error
+        return parsed
+
+    def _send(self, url: str, headers: Mapping[str, str], where: str) -> requests.Response:
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise SourceRefused("not a web address", where=where, expected="http or https")
+        session = self._session()
+        proxies, login = _environment(*_origin(url))
+        request = requests.Request(
+            "GET", url, headers=dict(headers), auth=None if "Authorization" in headers else login
+        )
+        try:
+            return session.send(
+                session.prepare_request(request),
+                stream=True,
+                allow_redirects=False,
+                timeout=(self.policy.connect_timeout_s, self.policy.silence_timeout_s),
+                proxies=dict(proxies),
+                verify=_certificates(),
+            )
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise _transport_error(error, where) from error
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = requests.Session()
+            session.trust_env = False  # the environment is asked once per host, not once per request
+            session.headers.update({"User-Agent": "openus-data (+https://pypi.org/project/openus/)"})
+            self._local.session = session
+        return session
+
+
+def _finish(response: requests.Response) -> None:
+    """Give the connection back for reuse if its body has been read, else close it."""
+    if response.raw is not None and response.raw.length_remaining not in (0, None):
+        response.raw.close()
+    response.close()
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+@lru_cache(maxsize=256)
+def _environment(scheme: str, host: str, port: int) -> tuple[tuple[tuple[str, str], ...], tuple[str, str] | None]:
+    """Proxies and the ~/.netrc login for a host."""
+    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
+    return tuple(sorted(get_environ_proxies(url).items())), get_netrc_auth(url)
+
+
+def _certificates() -> str | bool:
+    return next((os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)), True)
+
+
+def _redirect_target(response: requests.Response, url: str, where: str) -> str | None:
+    if response.status_code not in _REDIRECTS or "Location" not in response.headers:
+        return None
+    # http.client reads headers as Latin-1; what servers send is UTF-8
+    location = response.headers["Location"].encode("latin-1", "replace").decode("utf-8", "replace")
+    target = urljoin(url, location)
+    scheme = urlsplit(target).scheme
+    if scheme not in ("http", "https"):
+        raise SourceRefused("redirected away from the web", where=where, expected="http or https", got=scheme[:20])
+    if scheme == "http" and urlsplit(url).scheme == "https":
+        raise SourceRefused("redirected from https to http", where=where, next_step="report it to the host")
+    return target
+
+
+def _raise_for_status(response: requests.Response, where: str) -> None:
+    status = response.status_code
+    if status in (200, 206, 416):
+        return
+    host = urlsplit(response.url).hostname or "the server"
+    asked_s = parse_retry_after(response.headers.get("Retry-After"))
+    if status in _BUSY or (status == 403 and asked_s is not None):
+        raise SourceUnavailable(f"{host} answered {status}", where=where, retry_after_s=asked_s)
+    steps = {
+        401: "give the credentials that this host asks for (docs/how-to/fetch-overnight.md)",
+        403: "accept the dataset's terms on its page, or fetch it by hand and use --from",
+        404: "see the dataset's page; fetch it by hand and use --from",
+        410: "see the dataset's page; fetch it by hand and use --from",
+    }
+    raise SourceRefused(f"{host} answered {status}", where=where, next_step=steps.get(status, "see the dataset's page"))
+
+
+def _transport_error(error: BaseException, where: str) -> SourceError:
+    """What went wrong below HTTP; the library's own text is dropped, since it quotes the URL."""
+    causes = list(_causes(error))
+    if any(isinstance(c, ssl.SSLCertVerificationError) for c in causes):
+        return SourceRefused(
+            "the server's certificate is not valid", where=where, next_step="SSL_CERT_FILE can name a further authority"
+        )
+    if any(isinstance(c, requests.exceptions.InvalidURL | urllib3.exceptions.LocationParseError) for c in causes):
+        return SourceRefused("not a web address", where=where)
+    for kind, words in (
+        (requests.exceptions.ConnectTimeout, "no connection in time"),
+        (urllib3.exceptions.ConnectTimeoutError, "no connection in time"),
+        (urllib3.exceptions.NameResolutionError, "the host's name is not known"),
+        (urllib3.exceptions.NewConnectionError, "no connection"),
+        (TimeoutError, "the server went silent"),
+        (requests.exceptions.ReadTimeout, "the server went silent"),
+        (urllib3.exceptions.ReadTimeoutError, "the server went silent"),
+        (ConnectionResetError, "the connection was reset"),
+        (urllib3.exceptions.IncompleteRead, "the body ended early"),
+    ):
+        if any(isinstance(c, kind) for c in causes):
+            return SourceUnavailable(words, where=where)
+    return SourceUnavailable("the connection broke", where=where, got=type(causes[-1]).__name__)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: list[BaseException] = []
+    waiting: list[BaseException] = [error]
+    while waiting:
+        current = waiting.pop()
+        if any(current is s for s in seen):
+            continue
+        seen.append(current)
+        yield current
+        linked = [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
+        waiting += [c for c in linked if isinstance(c, BaseException)]

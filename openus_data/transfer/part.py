@@ -1,0 +1,288 @@
+"""A download in the making: the bytes held so far, what they were read from, and their running digests.
+
+On disk: `<name>.part` holds bytes, `<name>.state.part` says which version of which object they belong to, so that a
+later run can ask for the rest of that very version. Small bodies have no state file; they are simply asked for again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import queue
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Final
+
+from openus_data.errors import NoSpace
+from openus_data.store import BLOCK_BYTES, PART_SUFFIX, free_bytes, fsync_folder
+
+VERIFIED_MTIME_NS: Final = 315_532_800 * 10**9
+"""Modification time (1980-01-01) of a file whose digest was checked: a later write changes it, and is seen by that."""
+
+_STATE_FROM_BYTES: Final = 256 << 10
+_THREAD_FROM_BYTES: Final = 4 << 20
+_SPACE_CHECK_BYTES: Final = 64 << 20
+_FULL: Final = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "the file is too large here",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """Which version of which object the held bytes belong to.
+
+    Args:
+        source: the public URL, free of signatures.
+        etag: entity tag, strong or weak.
+        last_modified: as sent.
+        date: the server's clock when it said so.
+        total: bytes of the whole object, if stated.
+        encoding: Content-Encoding, "" for none.
+    """
+
+    source: str
+    etag: str = ""
+    last_modified: str = ""
+    date: str = ""
+    total: int | None = None
+    encoding: str = ""
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str], *, source: str, total: int | None) -> Version:
+        """Read from the headers of an answer."""
+        encoding = headers.get("Content-Encoding", "").strip().lower()
+        return cls(
+            source=source,
+            etag=headers.get("ETag", ""),
+            last_modified=headers.get("Last-Modified", ""),
+            date=headers.get("Date", ""),
+            total=total,
+            encoding="" if encoding == "identity" else encoding,
+        )
+
+    @property
+    def validator(self) -> str:
+        """What may stand in If-Range: a strong tag, or a date strong by RFC 9110 section 8.8.2.2; "" if neither."""
+        if self.etag:
+            return self.etag if self.etag.startswith('"') else ""
+        try:
+            age = parsedate_to_datetime(self.date) - parsedate_to_datetime(self.last_modified)
+        except (ValueError, TypeError):
+            return ""
+        return self.last_modified if age.total_seconds() >= 60 else ""
+
+    def agrees_with(self, other: Version) -> bool:
+        """Whether nothing says that the two are different versions."""
+        pairs = ((self.etag, other.etag), (self.last_modified, other.last_modified), (self.total, other.total))
+        return self.encoding == other.encoding and all(a == b for a, b in pairs if a and b)
+
+
+class RunningDigests:
+    """Digests over a stream. Long streams are hashed on a thread of their own, so that reading does not wait."""
+
+    def __init__(self, algorithms: Iterable[str]) -> None:
+        self._hashes = {name: hashlib.new(name, usedforsecurity=False) for name in {"sha256", *algorithms}}
+        self._seen = 0
+        self._queue: queue.Queue[bytes | None] | None = None
+        self._thread: threading.Thread | None = None
+
+    def update(self, piece: bytes) -> None:
+        """Add bytes; the piece must not change afterwards."""
+        self._seen += len(piece)
+        if self._queue is None and self._seen > _THREAD_FROM_BYTES:
+            self._queue = queue.Queue(maxsize=8)
+            self._thread = threading.Thread(target=self._work, args=(self._queue,), daemon=True, name="digest")
+            self._thread.start()
+        if self._queue is None:
+            self._add(piece)
+        else:
+            self._queue.put(piece)
+
+    def hexdigests(self) -> dict[str, str]:
+        """Digests of all bytes so far, by algorithm; the stream may go on afterwards."""
+        self.close()
+        return {name: h.hexdigest() for name, h in self._hashes.items()}
+
+    def close(self) -> None:
+        """Wait for what is queued and end the thread."""
+        if self._queue is not None and self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+        self._queue = self._thread = None
+
+    def _work(self, pieces: queue.Queue[bytes | None]) -> None:
+        while (piece := pieces.get()) is not None:
+            self._add(piece)
+
+    def _add(self, piece: bytes) -> None:
+        for h in self._hashes.values():
+            h.update(piece)
+
+
+class Part:
+    """The unfinished twin of `target`.
+
+    Args:
+        target: the final name; its folder exists.
+        algorithms: digests wanted beside SHA-256.
+        reserve_bytes: free space to leave on the disk.
+    """
+
+    def __init__(self, target: Path, algorithms: Iterable[str], reserve_bytes: int) -> None:
+        self.target = target
+        self.path = target.with_name(f"{target.name}{PART_SUFFIX}")
+        self.state_path = target.with_name(f"{target.name}.state{PART_SUFFIX}")
+        self.bad_path = target.with_name(f"{target.name}.bad")
+        self.version: Version | None = self._read_state()
+        self._algorithms = tuple(algorithms)
+        self._reserve = reserve_bytes
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        self.held = os.fstat(self._descriptor).st_size
+        self._digests = RunningDigests(self._algorithms)
+        self._digested = 0
+        self._unchecked = 0
+
+    def close(self) -> None:
+        """Let go of the file; an empty one is removed, since it says nothing."""
+        self._digests.close()
+        os.close(self._descriptor)
+        if self.held == 0:
+            self._forget(self.path)
+
+    def start_over(self) -> None:
+        """Drop what is held."""
+        self._digests.close()
+        self._digests, self._digested = RunningDigests(self._algorithms), 0
+        os.ftruncate(self._descriptor, 0)
+        self.held, self.version = 0, None
+        self._forget(self.state_path)
+
+    def begin(self, version: Version) -> None:
+        """Say what the bytes to come belong to, and make sure that the disk can take them.
+
+        Raises:
+            NoSpace: it cannot.
+        """
+        missing = (version.total or 0) - self.held
+        if missing > 0:
+            self._require_space(missing)
+        if version != self.version and (version.total is None or version.total > _STATE_FROM_BYTES):
+            self._write_state(version)
+        self.version = version
+        self._digest_held()
+        os.lseek(self._descriptor, self.held, os.SEEK_SET)
+
+    def append(self, piece: bytes) -> None:
+        """Write bytes behind those that are held.
+
+        Raises:
+            NoSpace: the disk is full; what was written stays.
+        """
+        written = 0
+        while written < len(piece):
+            try:
+                written += os.write(self._descriptor, memoryview(piece)[written:] if written else piece)
+            except OSError as error:
+                self.held = self._digested = self._cut_to(self.held)
+                self._no_space(error, missing=len(piece))
+        self.held += written
+        self._digested += written
+        self._digests.update(piece)
+        self._unchecked += written
+        if self._unchecked >= _SPACE_CHECK_BYTES:
+            self._unchecked = 0
+            self._require_space(0)
+
+    def digests(self) -> dict[str, str]:
+        """Digests of what is held, by algorithm."""
+        self._digest_held()
+        return self._digests.hexdigests()
+
+    def publish(self) -> None:
+        """Give the file its final name, with everything on the disk first."""
+        publish(self._descriptor, self.path, self.target)
+        self.held = -1  # the name is gone; close() must not remove anything
+        for path in (self.state_path, self.bad_path):
+            self._forget(path)
+
+    def replace_content(self, decoded: Path) -> None:
+        """Take another file's bytes in place of those held (the decoded body)."""
+        os.close(self._descriptor)
+        decoded.replace(self.path)
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        self.held = os.fstat(self._descriptor).st_size
+        self._digests.close()
+        self._digests, self._digested = RunningDigests(self._algorithms), 0
+
+    def quarantine(self) -> None:
+        """Keep wrong bytes under a name that no run takes for the file."""
+        self.path.replace(self.bad_path)
+        self._forget(self.state_path)
+        self.held = -1
+
+    def _digest_held(self) -> None:
+        """Catch up on bytes that an earlier run wrote."""
+        while self._digested < self.held:
+            block = os.pread(self._descriptor, min(BLOCK_BYTES, self.held - self._digested), self._digested)
+            if not block:
+                raise OSError(errno.EIO, "the part file shrank while it was read", self.path.name)
+            self._digests.update(block)
+            self._digested += len(block)
+
+    def _cut_to(self, size: int) -> int:
+        os.ftruncate(self._descriptor, size)
+        return size
+
+    def _require_space(self, missing: int) -> None:
+        free = free_bytes(self.path.parent)
+        if free < missing + self._reserve:
+            raise NoSpace(
+                "the disk is too small",
+                where=self.target.name,
+                expected=f"{missing + self._reserve:,} bytes free",
+                got=f"{free:,}",
+                next_step="free some space and run this again; what was received is kept",
+            )
+
+    def _no_space(self, error: OSError, missing: int) -> None:
+        if error.errno not in _FULL:
+            raise error
+        total = self.version.total if self.version else None
+        raise NoSpace(
+            _FULL[error.errno],
+            where=self.target.name,
+            expected=f"room for {(total or self.held + missing) - self.held:,} bytes more",
+            next_step="free some space and run this again; what was received is kept",
+        ) from error
+
+    def _read_state(self) -> Version | None:
+        try:
+            return Version(**json.loads(self.state_path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def _write_state(self, version: Version) -> None:
+        aside = self.state_path.with_name(f"{self.target.name}.new{PART_SUFFIX}")
+        aside.write_text(json.dumps(asdict(version)))
+        aside.replace(self.state_path)
+
+    @staticmethod
+    def _forget(path: Path) -> None:
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+
+def publish(descriptor: int, aside: Path, target: Path) -> None:
+    """fsync, mark as verified, rename, fsync the folder."""
+    os.utime(descriptor, ns=(VERIFIED_MTIME_NS, VERIFIED_MTIME_NS))
+    os.fsync(descriptor)
+    aside.replace(target)
+    fsync_folder(target.parent)
