@@ -4,9 +4,9 @@ Unrolled, the scan's output at time i is a weighted sum of its inputs at times j
 
     M[i, j] = mean over d of sum over n of  C_i[n] exp(S_i - S_j) B_j[n],   S_t = sum over s <= t of A dt_s
 
-(the algorithm's section c: without the step size before B and without the skip). Every order gives one such matrix; they
-are put back into raster order, added, and scaled to [0, 1] per image. exp(S_i - S_j) is taken as written, chunk by
-chunk, where each factor is at most 1: nothing overflows and no clamp is needed. (OpenUS's code divides exp(S_i) by
+without the step size before B and without the skip, as OpenUS defines it. Every order gives one such matrix; they are
+put back into raster order, added, and scaled to [0, 1] per image. exp(S_i - S_j) is taken as written, chunk by chunk,
+where each factor is at most 1: nothing overflows and no clamp is needed. (OpenUS's code divides exp(S_i) by
 max(exp(S_j), 1e-20), which is the same until the decay passes 1e-20, and scales over the whole batch.)
 
 Axes: B batch, G orders, D channels, N states, L positions, T queries of a chunk.

@@ -87,7 +87,7 @@ class SS2D(nn.Module):
         channels_last = not z_BHWD.is_cuda
         u_BGDL = cross_scan(z_BHWD, channels_last=channels_last)
         delta_BGDL, B_BGNL, C_BGNL = self._project(u_BGDL, channels_last=channels_last)
-        A_GDN = -torch.exp(self.A_logs.float()).unflatten(0, (ORDERS, self.inner))
+        A_GDN = torch.unflatten(-torch.exp(self.A_logs.float()), 0, (ORDERS, self.inner))
         D_GD = self.Ds.view(ORDERS, self.inner)
         y_BGDL = scan_groups(
             u_BGDL, delta_BGDL, A_GDN, B_BGNL, C_BGNL, D_GD, self.dt_projs_bias, softplus=True, backend=self.backend
@@ -106,14 +106,11 @@ class SS2D(nn.Module):
         if channels_last:
             batch = u_BGDL.shape[0]
             u_GXD = u_BGDL.permute(1, 0, 3, 2).flatten(1, 2)
-            dtr_GXR, B_GXN, C_GXN = torch.bmm(u_GXD, self.x_proj_weight.mT).split(sizes, dim=2)
+            dtr_GXR, B_GXN, C_GXN = torch.split(torch.bmm(u_GXD, self.x_proj_weight.mT), sizes, dim=2)
             delta_GXD = torch.bmm(dtr_GXR, self.dt_projs_weight.mT)
-            return (
-                delta_GXD.unflatten(1, (batch, -1)).permute(1, 0, 3, 2),
-                B_GXN.unflatten(1, (batch, -1)).permute(1, 0, 3, 2),
-                C_GXN.unflatten(1, (batch, -1)).permute(1, 0, 3, 2),
-            )
-        dtr_BGRL, B_BGNL, C_BGNL = torch.matmul(self.x_proj_weight, u_BGDL).split(sizes, dim=2)
+            delta, B, C = (torch.unflatten(x, 1, (batch, -1)).permute(1, 0, 3, 2) for x in (delta_GXD, B_GXN, C_GXN))
+            return delta, B, C
+        dtr_BGRL, B_BGNL, C_BGNL = torch.split(torch.matmul(self.x_proj_weight, u_BGDL), sizes, dim=2)
         return torch.matmul(self.dt_projs_weight, dtr_BGRL), B_BGNL, C_BGNL
 
 
@@ -136,8 +133,8 @@ def cross_merge(y_BGDL: Tensor, grid: tuple[int, int]) -> Tensor:
     """The sum of four scanned orders, each put back in its place (BHWD); the adjoint of `cross_scan`."""
     y_BLGD = y_BGDL.permute(0, 3, 1, 2)
     rows_BLD, columns_BLD = (y_BLGD[:, :, :2] + y_BLGD[:, :, 2:].flip(1)).unbind(2)
-    height, width = grid
-    return rows_BLD.unflatten(1, (height, width)) + columns_BLD.unflatten(1, (width, height)).transpose(1, 2)
+    columns_BWHD = torch.unflatten(columns_BLD, 1, (grid[1], grid[0]))
+    return torch.unflatten(rows_BLD, 1, grid) + columns_BWHD.transpose(1, 2)
 
 
 def cross_orders(grid: tuple[int, int], device: torch.device) -> Tensor:

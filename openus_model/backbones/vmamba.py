@@ -13,6 +13,7 @@ Xie et al., "SimMIM", 2021, https://arxiv.org/abs/2111.09886.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,10 @@ class VMambaConfig:
     drop_path: float = 0.0
     gradient_checkpointing: bool = False
     scan_backend: Backend = "auto"
+
+    def shrunk(self) -> dict[str, Any]:
+        """Overrides that make a network of this kind quick to test: narrow and shallow."""
+        return {"depths": (1, 1, 1, 2), "dims": 16}
 
 
 class Block(nn.Module):
@@ -97,9 +102,9 @@ class VMamba(nn.Module):
         self.embed_dim = dims[-1]
         self.patch_embed = _patch_embed(config.dims)
         self.masked_embed = nn.Parameter(torch.zeros(1, config.dims))
-        rates = torch.linspace(0, config.drop_path, sum(config.depths)).split(config.depths)
+        rates = _drop_rates(config)
         self.layers = nn.ModuleList(
-            Stage(dim, rate.tolist(), is_last=i == 3, config=config)
+            Stage(dim, rate, is_last=i == 3, config=config)
             for i, (dim, rate) in enumerate(zip(dims, rates, strict=True))
         )
         for i, dim in enumerate(dims):
@@ -132,23 +137,26 @@ class VMamba(nn.Module):
                 expected=f"stages of {depths} blocks",
                 got=f"stage {stage}, block {block}",
             )
-        located: nn.Module = self.layers[stage].blocks[block]  # type: ignore[index, union-attr]
-        return located
+        return self._stages()[stage].blocks[block]
+
+    def _stages(self) -> list[Stage]:
+        return cast(list[Stage], list(self.layers))
 
     def _run(
         self, image_BCHW: Tensor, mask_BHW: Tensor | None, wanted: nn.Module | None
     ) -> tuple[Features, ScanState | None]:
         x_BHWC = self._embed(image_BCHW, mask_BHW)
-        stages, state = [], None
-        for i, layer in enumerate(self.layers):
-            for block in layer.blocks:  # type: ignore[union-attr]
+        stages: list[Tensor] = []
+        state: ScanState | None = None
+        for i, layer in enumerate(self._stages()):
+            for block in cast(list[Block], list(layer.blocks)):
                 if block is wanted:
                     x_BHWC, state = block.scan(x_BHWC, want_state=True)
                 else:
                     x_BHWC = self._call(block, x_BHWC)
             normed_BHWC = self.get_submodule(f"outnorm{i}")(x_BHWC)
             stages.append(normed_BHWC.permute(0, 3, 1, 2))
-            x_BHWC = layer.downsample(x_BHWC)  # type: ignore[operator]
+            x_BHWC = layer.downsample(x_BHWC)
         tokens_BND = normed_BHWC.flatten(1, 2)
         grid = (normed_BHWC.shape[1], normed_BHWC.shape[2])
         features = Features(stages=tuple(stages), tokens_BND=tokens_BND, pooled_BD=tokens_BND.mean(1), grid=grid)
@@ -181,6 +189,15 @@ class VMamba(nn.Module):
         tokens_BHW = mask_BHW.bool().repeat_interleave(CELL_TOKENS, 1).repeat_interleave(CELL_TOKENS, 2)
         hidden_BHW1 = tokens_BHW[:, : x_BHWC.shape[1], : x_BHWC.shape[2], None]
         return torch.where(hidden_BHW1, self.masked_embed.to(x_BHWC.dtype), x_BHWC)
+
+
+def _drop_rates(config: VMambaConfig) -> list[list[float]]:
+    """The drop path's probability of each block, per stage."""
+    last = max(sum(config.depths) - 1, 1)
+    return [
+        [config.drop_path * (sum(config.depths[:i]) + j) / last for j in range(depth)]
+        for i, depth in enumerate(config.depths)
+    ]
 
 
 def _patch_embed(dim: int) -> nn.Sequential:

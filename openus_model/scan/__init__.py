@@ -24,6 +24,7 @@ import logging
 from collections.abc import Callable
 from typing import Literal, cast
 
+import torch
 from torch import Tensor
 
 from openus_model.errors import MissingExtra, UsageError
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 Backend = Literal["auto", "reference", "cpu", "triton", "mamba_ssm"]
 _MODULES: dict[str, str] = {
     "reference": "openus_model.scan.reference",
-    "cpu": "openus_model.scan.reference",
+    "cpu": "openus_model.scan.cpu",
     "triton": "openus_model.scan.triton_kernel",
     "mamba_ssm": "openus_model.scan.mamba_kernel",
 }
@@ -80,9 +81,9 @@ def selective_scan(
     channels, groups = u.shape[1], B.shape[1]
     split = (groups, channels // groups)
     y = scan_groups(
-        u.unflatten(1, split),
-        delta.unflatten(1, split),
-        A.unflatten(0, split),
+        torch.unflatten(u, 1, split),
+        torch.unflatten(delta, 1, split),
+        torch.unflatten(A, 0, split),
         B,
         C,
         None if D is None else D.view(split),
