@@ -6,6 +6,7 @@ of the exact ones. Brightness and contrast of a grey view are one 256-entry tabl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -129,26 +130,25 @@ def _jitter(pixels: Pixels, params: ViewParams) -> Pixels:
         return _jitter_colour(pixels, params)
     if not params.jitter:
         return pixels
-    table = np.arange(256, dtype=np.float32)
-    histogram = np.bincount(pixels.ravel(), minlength=256).astype(np.float64)
+    table = _LEVELS
     for name, factor in params.jitter:
         if name == "brightness":
-            table = _blend(np.float32(0), table, factor)
+            table = _blend(0.0, table, factor)
         elif name == "contrast":
-            mean = np.floor(float(histogram @ table) / pixels.size + 0.5)
-            table = _blend(np.float32(mean), table, factor)
+            histogram = cv2.calcHist([pixels], [0], None, [256], [0, 256]).ravel()
+            mean = math.floor(float(histogram @ table) / pixels.size + 0.5)
+            table = _blend(mean, table, factor)
     return np.asarray(cv2.LUT(pixels, table.astype(np.uint8)))
 
 
 def _jitter_colour(pixels: Pixels, params: ViewParams) -> Pixels:
     for name, factor in params.jitter:
         grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-        levels = np.arange(256, dtype=np.float32)
         if name == "brightness":
-            pixels = cv2.LUT(pixels, _blend(np.float32(0), levels, factor).astype(np.uint8))
+            pixels = cv2.LUT(pixels, _blend(0.0, _LEVELS, factor).astype(np.uint8))
         elif name == "contrast":
-            mean = np.floor(float(grey.mean()) + 0.5)
-            pixels = cv2.LUT(pixels, _blend(np.float32(mean), levels, factor).astype(np.uint8))
+            mean = math.floor(float(grey.mean()) + 0.5)
+            pixels = cv2.LUT(pixels, _blend(mean, _LEVELS, factor).astype(np.uint8))
         elif name == "saturation":
             pixels = _blend(grey[..., None].astype(np.float32), pixels.astype(np.float32), factor).astype(np.uint8)
         else:
@@ -160,10 +160,10 @@ def _jitter_colour(pixels: Pixels, params: ViewParams) -> Pixels:
     return pixels
 
 
-def _blend(low: NDArray[np.float32] | np.float32, high: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+def _blend(low: NDArray[np.float32] | float, high: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
     """PIL's Image.blend: low + factor * (high - low), cut to [0, 255], then truncated."""
     blended = low + np.float32(factor) * (high - low)
-    return np.asarray(np.trunc(np.clip(blended, 0, 255)), np.float32)
+    return np.asarray(np.floor(np.minimum(np.maximum(blended, 0), 255)), np.float32)
 
 
 def _row_gain(pixels: Pixels, gain_db: NDArray[np.float32]) -> Pixels:
@@ -174,4 +174,5 @@ def _row_gain(pixels: Pixels, gain_db: NDArray[np.float32]) -> Pixels:
     return np.asarray(np.where(pixels > 0, np.clip(pixels + shaped, 0, 255), 0).astype(np.uint8))
 
 
+_LEVELS = np.arange(256, dtype=np.float32)
 _SOLARIZE = np.where(np.arange(256) >= 128, 255 - np.arange(256), np.arange(256)).astype(np.uint8)

@@ -119,18 +119,19 @@ def draw_view(
     """
     box = _draw_box(rng, group, height, width, inside)
     changes = group.ultrasound
-    blurred = rng.random() < group.blur_prob[min(position, len(group.blur_prob) - 1)]
-    sigma = float(rng.uniform(*group.blur_radius_px))
-    lateral = float(rng.uniform(0.0, changes.lateral_blur_px)) if changes.lateral_blur_px > 0 else 0.0
+    flip, jitter, grey, blurred, solarize, sigma, lateral, *factors = rng.random(11).tolist()
+    low, high = group.blur_radius_px
+    blur = blurred < group.blur_prob[min(position, len(group.blur_prob) - 1)]
+    lateral *= changes.lateral_blur_px
     return ViewParams(
         box=box,
         size=group.size,
-        flip=rng.random() < group.flip_prob,
-        jitter=_draw_jitter(rng, group),
-        grey=rng.random() < group.grey_prob,
-        blur_px=sigma if blurred and not lateral else 0.0,
-        lateral_blur_px=lateral if blurred else 0.0,
-        solarize=rng.random() < group.solarize_prob[min(position, len(group.solarize_prob) - 1)],
+        flip=flip < group.flip_prob,
+        jitter=_jitter(rng, group, factors) if jitter < group.jitter_prob else (),
+        grey=grey < group.grey_prob,
+        blur_px=low + (high - low) * sigma if blur and not lateral else 0.0,
+        lateral_blur_px=lateral if blur else 0.0,
+        solarize=solarize < group.solarize_prob[min(position, len(group.solarize_prob) - 1)],
         gain_db=_draw_gain(rng, changes, group.size),
     )
 
@@ -154,15 +155,15 @@ def _draw_box(
 
 
 def _draw_crop(rng: np.random.Generator, group: CropGroup, height: int, width: int) -> tuple[int, int, int, int]:
-    area = height * width
+    area, (small, large) = height * width, group.scale
     low, high = math.log(group.ratio[0]), math.log(group.ratio[1])
     for _ in range(MAX_TRIES):
-        target = area * rng.uniform(*group.scale)
-        ratio = math.exp(rng.uniform(low, high))
+        size, shape, down, right = rng.random(4).tolist()
+        target = area * (small + (large - small) * size)
+        ratio = math.exp(low + (high - low) * shape)
         w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
         if 0 < w <= width and 0 < h <= height:
-            y, x = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
-            return x, y, w, h
+            return int(right * (width - w + 1)), int(down * (height - h + 1)), w, h
     return _central_crop(group.ratio, height, width)
 
 
@@ -188,20 +189,16 @@ def inside_share(inside: NDArray[np.float32], box: tuple[int, int, int, int], he
     return float(total) / float((y1 - y0) * (x1 - x0))
 
 
-def _draw_jitter(rng: np.random.Generator, group: CropGroup) -> tuple[tuple[str, float], ...]:
-    strengths = (
-        ("brightness", group.brightness),
-        ("contrast", group.contrast),
-        ("saturation", group.saturation),
-        ("hue", group.hue),
+def _jitter(rng: np.random.Generator, group: CropGroup, uniform: list[float]) -> tuple[tuple[str, float], ...]:
+    """ColorJitter's factors in a random order; `uniform` holds one number of [0, 1) for each of the four."""
+    changes = (
+        ("brightness", max(0.0, 1 - group.brightness), 1 + group.brightness),
+        ("contrast", max(0.0, 1 - group.contrast), 1 + group.contrast),
+        ("saturation", max(0.0, 1 - group.saturation), 1 + group.saturation),
+        ("hue", -group.hue, group.hue),
     )
-    apply = rng.random() < group.jitter_prob
-    factors = [
-        (name, rng.uniform(-by, by) if name == "hue" else rng.uniform(max(0.0, 1 - by), 1 + by))
-        for name, by in strengths
-    ]
-    order = rng.permutation(len(factors))
-    return tuple(factors[i] for i in order if strengths[i][1] > 0) if apply else ()
+    drawn = [(name, low + (high - low) * u) for (name, low, high), u in zip(changes, uniform, strict=True)]
+    return tuple(drawn[i] for i in rng.permutation(4).tolist() if changes[i][1] < changes[i][2])
 
 
 def _draw_gain(rng: np.random.Generator, changes: UltrasoundChanges, size: int) -> NDArray[np.float32] | None:

@@ -125,7 +125,7 @@ def test_crops_stay_inside_the_scan_area_when_asked() -> None:
         group = CropGroup(count=40, size=32, scale=(0.05, 0.2), inside_share=share)
         (views,) = multi_crop(_speckle(), triangle, (group,), np.random.default_rng(2))
         shares.append(float(np.mean([v.valid.mean() for v in views])))
-    assert shares[0] < 0.7 < 0.78 < shares[1]
+    assert shares[0] < 0.75 < 0.78 < shares[1]
 
 
 def test_hue_and_saturation_leave_grey_images_alone_and_colour_keeps_its_channels() -> None:
