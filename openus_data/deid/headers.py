@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import re
 import tomllib
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -19,6 +18,7 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from openus_data.deid import values
+from openus_data.deid.quiet import quiet_pydicom
 from openus_data.vocabulary import Vocabulary, load_vocabulary
 
 Facts = dict[str, str | float | None]
@@ -49,7 +49,7 @@ class Terms:
 
     Args:
         anatomy, organ, view: pattern of each name's words.
-        codes: coded value to anatomy or view.
+        codes: coded value to anatomy or view; SNOMED CT codes, and their older SRT spellings.
     """
 
     anatomy: Mapping[str, re.Pattern[str]]
@@ -69,7 +69,12 @@ def load_terms() -> Terms:
             for name, words in table[section].items()
         }
 
-    return Terms(anatomy=patterns("anatomy"), organ=patterns("organ"), view=patterns("view"), codes=table["codes"])
+    vocabulary = load_vocabulary()
+    codes: dict[str, str] = dict(table["legacy_codes"])
+    for term in (*vocabulary.anatomy.values(), *vocabulary.view.values()):
+        if term.code is not None:  # the fetal anatomies share the adults' codes and come later
+            codes.setdefault(term.code, term.slug)
+    return Terms(anatomy=patterns("anatomy"), organ=patterns("organ"), view=patterns("view"), codes=codes)
 
 
 def read_facts(dataset: Dataset) -> tuple[Facts, str | None, str | None]:
@@ -83,8 +88,7 @@ def read_facts(dataset: Dataset) -> tuple[Facts, str | None, str | None]:
         subject: IssuerOfPatientID and PatientID joined, or None. Never to be shown; input of the keyed pseudonym.
         study: StudyInstanceUID, or None. Never to be shown.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns of odd values; here they are absent values
+    with quiet_pydicom():
         facts = {**read_anatomy(dataset), **_read_device(dataset)}
         return {name: value for name, value in facts.items() if value is not None}, _subject(dataset), _study(dataset)
 
@@ -97,12 +101,22 @@ def read_value(dataset: Dataset, keyword: str) -> object:
         return None
 
 
+def read_texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+    """One attribute's values as stripped strings; none where it is absent or cannot be converted."""
+    return values.texts(read_value(dataset, keyword))
+
+
+def read_keys(dataset: Dataset) -> tuple[str | None, str | None]:
+    """The header's own keys of patient and study, as `read_facts` returns them. Never to be shown."""
+    return _subject(dataset), _study(dataset)
+
+
 def identity_words(dataset: Dataset) -> frozenset[str]:
     """Words of the header's names and numbers, in lower case; no value that passes may hold one."""
     return frozenset(
         word
         for keyword in IDENTITY_KEYWORDS
-        for text in values.texts(read_value(dataset, keyword))
+        for text in read_texts(dataset, keyword)
         for word in values.split_words(text)
     )
 
@@ -113,7 +127,8 @@ def read_anatomy(dataset: Dataset) -> Facts:
     coded = [terms.codes.get(code) for code in _codes(dataset, "AnatomicRegionSequence")]
     found: set[str] = {name for name in coded if name is not None}
     context: set[str] = set()
-    view = next((terms.codes[c] for c in _codes(dataset, "ViewCodeSequence") if terms.codes.get(c) in terms.view), None)
+    viewed = [terms.codes.get(code) for code in _codes(dataset, "ViewCodeSequence")]
+    view = next((name for name in viewed if name is not None and vocabulary.is_view(name)), None)
     for text in _descriptions(dataset):
         context |= {name for name, pattern in terms.organ.items() if pattern.search(text)}
         found = found or {name for name, pattern in terms.anatomy.items() if pattern.search(text)}
@@ -137,7 +152,7 @@ def _settle(found: set[str], context: set[str], vocabulary: Vocabulary) -> tuple
 
 def _descriptions(dataset: Dataset) -> Iterator[str]:
     for keyword in _DESCRIPTIONS:
-        texts = values.texts(read_value(dataset, keyword))
+        texts = read_texts(dataset, keyword)
         text = " ".join(texts[2:3] if keyword == "ImageType" else texts)
         if text:
             yield text[:256].lower().replace("_", " ").replace("^", " ")
@@ -160,11 +175,17 @@ def _read_device(dataset: Dataset) -> Facts:
     maker = values.first(read_value(dataset, "Manufacturer"))[:64]
     probe = values.transducer(read_value(dataset, "TransducerData"))
     return {
-        "device_manufacturer": load_vocabulary().manufacturer(maker) or clear(values.device(maker)),
+        "device_manufacturer": maker_of(maker),
         "device_model": clear(values.device(read_value(dataset, "ManufacturerModelName"))),
         "transducer": clear(probe) or clear(values.transducer(read_value(dataset, "TransducerType"))),
         "frequency_mhz": _frequency_mhz(dataset),
     }
+
+
+@functools.lru_cache(maxsize=256)
+def maker_of(raw: str) -> str | None:
+    """The vocabulary's word for a maker; None for makers it does not know."""
+    return load_vocabulary().manufacturer(raw) if raw else None
 
 
 def _frequency_mhz(dataset: Dataset) -> float | None:

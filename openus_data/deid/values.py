@@ -16,6 +16,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from pydicom.valuerep import PersonName
+
 MAX_AGE_YEARS: Final = 90
 """Ages above 89 form one group (45 CFR 164.514(b)(2)(i)(C))."""
 
@@ -31,7 +33,8 @@ _PERSON_OR_PLACE = re.compile(
     r"department|practice|praxis|serial|s/n|sn)\b",
     re.IGNORECASE,
 )
-_VERSION = re.compile(r"(?<![0-9.])v?(\d{1,3}(?:\.\d{1,3})?)(?![0-9])", re.IGNORECASE)
+_VERSION = re.compile(r"(?<![0-9.])(\d{1,3}\.\d{1,3})(?!\d)")
+_MAJOR = re.compile(r"(?<![A-Za-z0-9.])v?(\d{1,3})(?![A-Za-z0-9])", re.IGNORECASE)
 _PLACEHOLDERS = frozenset({"UNUSED", "UNKNOWN", "NONE", "N/A", "NA", "OTHER", "UNDEFINED", "DEFAULT"})
 _AGE = re.compile(r"(\d{1,3})([DWMY])")
 _AGE_PER_YEAR: Final = {"D": 365, "W": 52, "M": 12, "Y": 1}
@@ -47,7 +50,7 @@ def texts(raw: object) -> tuple[str, ...]:
         raw = raw.decode("latin-1")
     if isinstance(raw, str):
         return tuple(part.strip(" \0\t\r\n") for part in raw.split("\\"))
-    if isinstance(raw, Iterable):
+    if isinstance(raw, Iterable) and not isinstance(raw, PersonName):
         return tuple(str(part).strip(" \0\t\r\n") for part in raw)
     return (str(raw).strip(),)
 
@@ -90,7 +93,8 @@ def device(raw: object) -> str | None:
 
 def version(raw: object) -> str | None:
     """First value of SoftwareVersions cut to major.minor; the rest holds part numbers, build dates and serials."""
-    found = _VERSION.search(first(raw)[:64])
+    text = first(raw)[:64].replace("_", " ")
+    found = _VERSION.search(text) or _MAJOR.search(text)
     return found.group(1) if found else None
 
 
@@ -135,6 +139,54 @@ def shares_word(text: str, words: Sequence[str] | frozenset[str]) -> bool:
 def split_words(text: str) -> tuple[str, ...]:
     """Words of at least three letters or digits, in lower case."""
     return tuple(word for word in re.split(r"[^\w]+|_", text.lower()) if len(word) >= 3)
+
+
+def count(raw: object) -> int | list[int] | None:
+    """Whole numbers of at most four digits."""
+    return _whole(raw, 0, 9_999)
+
+
+def coordinate(raw: object) -> int | list[int] | None:
+    """Whole numbers of at most five digits, either sign: codes and pixel coordinates."""
+    return _whole(raw, -99_999, 99_999)
+
+
+def real(raw: object) -> float | list[float] | None:
+    """Finite numbers below a million."""
+    found = numbers(raw)
+    if not found or any(abs(number) >= 1e6 for number in found):
+        return None
+    return found[0] if len(found) == 1 else list(found)
+
+
+def size_m(raw: object) -> float | None:
+    """A height rounded to 5 cm, within 0.3 m to 2.2 m."""
+    return _rounded(raw, 0.05, 0.3, 2.2)
+
+
+def weight_kg(raw: object) -> float | None:
+    """A weight rounded to 5 kg, at most 150 kg."""
+    return _rounded(raw, 5.0, 5.0, 150.0)
+
+
+def empty(raw: object) -> str:
+    """Nothing, whatever stood there."""
+    del raw
+    return ""
+
+
+def _whole(raw: object, low: int, high: int) -> int | list[int] | None:
+    found = numbers(raw)
+    if not found or any(number != int(number) or not low <= number <= high for number in found):
+        return None
+    return int(found[0]) if len(found) == 1 else [int(number) for number in found]
+
+
+def _rounded(raw: object, step: float, low: float, high: float) -> float | None:
+    found = numbers(raw)
+    if len(found) != 1 or found[0] <= 0:
+        return None
+    return round(min(max(round(found[0] / step) * step, low), high), 2)
 
 
 def _holds_no_serial(text: str) -> bool:
