@@ -1,0 +1,245 @@
+"""DICOM ultrasound: header facts through the caller's allow-list, frames on demand.
+
+How samples become uint8: up to 8 bits stored stay as they are; more are mapped by the header's window if it has one,
+else by `tone` over all frames; MONOCHROME1 is inverted; palettes are expanded (16-bit entries by their high byte); YBR
+becomes RGB; a picture without colour gets one channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.pixels.processing import apply_color_lut
+
+from openus_data.decode import dicom_frames as frames
+from openus_data.decode import grey, jpeg
+from openus_data.decode.dicom_header import (
+    ENHANCED_VOLUME,
+    Header,
+    Layout,
+    check_class,
+    first_float,
+    looks_like_dicom,
+    read_header,
+    read_layout,
+    read_regions,
+    read_spacing,
+)
+from openus_data.decode.limits import Limits
+from openus_data.decode.source import Decoder, Options, Source, guard, pick
+from openus_data.decode.tone import KEEP, Tone, find_tone
+from openus_data.decode.video import stream_media
+from openus_data.errors import DecodeError
+from openus_data.records import Media, Pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reader:
+    """Frames of one object: bytes, codec, and the way to uint8."""
+
+    header: Header = field(repr=False)
+    layout: Layout
+    pieces: frames.FrameBytes
+    limits: Limits
+    palette: NDArray[np.uint8] | None = None
+    tone: Tone = KEEP
+
+    def samples(self, index: int) -> tuple[NDArray[Any], bool]:
+        """One frame as stored, and whether its colour is RGB already."""
+        raw = self.pieces.of(self.header.body, index)
+        layout = self.layout
+        if self.header.pixels_bytes is not None:
+            little = self.header.is_little_endian
+            stored, is_rgb = frames.unpack_plain(raw, layout, is_little_endian=little), False
+        else:
+            stored, is_rgb = frames.codec_of(self.header.syntax)(raw, layout, self.limits)
+        wanted = (layout.rows, layout.columns) if layout.samples == 1 else (layout.rows, layout.columns, 3)
+        if stored.shape != wanted:
+            raise DecodeError("DICOM frame disagrees with its header", expected=str(wanted), got=str(stored.shape))
+        return _stored_bits(stored, layout), is_rgb
+
+    def pixels(self, index: int, *, expect_colour: bool = False) -> Pixels:
+        """One frame as uint8."""
+        if self.is_jpeg:
+            return self._jpeg(index, expect_colour)
+        stored, is_rgb = self.samples(index)
+        if self.palette is not None:
+            return grey.collapse(self.palette[stored])
+        if self.layout.samples == 3:
+            return _colour(_eight_bits(stored, self.layout), self.layout, is_rgb=is_rgb)
+        return self._monochrome(self.tone.apply(stored))
+
+    @property
+    def is_jpeg(self) -> bool:
+        """Whether frames are DCT JPEG streams."""
+        return self.header.pixels_bytes is None and self.header.syntax in (
+            frames.JPEG_BASELINE,
+            frames.JPEG_EXTENDED,
+            "",
+        )
+
+    def _jpeg(self, index: int, expect_colour: bool) -> Pixels:
+        raw = self.pieces.of(self.header.body, index)
+        stream, header = frames.jpeg_header(raw, self.layout, self.limits)
+        if (header.height, header.width) != (self.layout.rows, self.layout.columns):
+            expected = f"{self.layout.rows}x{self.layout.columns}"
+            raise DecodeError("DICOM frame disagrees with its header", expected=expected)
+        decoded = jpeg.decode_stream(stream, header, expect_colour=expect_colour)
+        if self.palette is not None:
+            return grey.collapse(self.palette[decoded])
+        return self._monochrome(decoded) if self.layout.samples == 1 else decoded
+
+    def _monochrome(self, pixels: Pixels) -> Pixels:
+        return np.subtract(255, pixels, dtype=np.uint8) if self.layout.photometric == "MONOCHROME1" else pixels
+
+
+def decode_dicom(source: Source, options: Options) -> Media:
+    """Read a DICOM ultrasound object.
+
+    Raises:
+        NotUltrasound: another class, by name.
+        UnsupportedFormat: a transfer syntax without a codec, by UID.
+        DecodeError: damaged, cut short, contradicting itself.
+    """
+    header = read_header(source.data, limits=options.limits)
+    check_class(header.dataset)
+    layout = read_layout(header, limits=options.limits)
+    facts: Mapping[str, Any] = {}
+    subject = study = None
+    if options.read_facts is not None:
+        with guard("DICOM header is damaged"):
+            facts, subject, study = options.read_facts(header.dataset)
+    regions = read_regions(header.dataset, layout.rows, layout.columns)
+    is_volume = str(header.dataset.get("SOPClassUID")) == ENHANCED_VOLUME
+    shown = _open_frames(source, header, layout, options.limits)
+    return Media(
+        kind="still" if shown.count == 1 else "volume" if is_volume else "clip",
+        frame_count=shown.count,
+        height_px=layout.rows,
+        width_px=layout.columns,
+        read=shown.read,
+        regions=regions,
+        spacing_mm=read_spacing(header.dataset, regions),
+        facts=facts,
+        subject=subject,
+        study=study,
+        notes=(*header.notes, *shown.notes),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    count: int
+    read: Callable[[Sequence[int] | None], Iterator[tuple[int, Pixels]]]
+    notes: tuple[str, ...]
+
+
+def _open_frames(source: Source, header: Header, layout: Layout, limits: Limits) -> _Shown:
+    if header.pixels_bytes is None and header.syntax in frames.VIDEO:
+        return _open_video(source, header, layout, limits)
+    reader = _reader(header, layout, limits)
+    first = reader.pixels(0)  # a file whose first frame cannot be read is refused here
+
+    def read(indices: Sequence[int] | None = None) -> Iterator[tuple[int, Pixels]]:
+        colour = first.ndim == 3
+        again = reader
+        if layout.frames > 1:
+            again = _reader(read_header(source.reopen().data, limits=limits), layout, limits, like=reader)
+        for index in pick(indices, layout.frames):
+            pixels = first if index == 0 else again.pixels(index, expect_colour=colour)
+            colour = pixels.ndim == 3
+            yield index, pixels
+
+    return _Shown(count=layout.frames, read=read, notes=(*reader.pieces.notes, *_notes(reader)))
+
+
+def _reader(header: Header, layout: Layout, limits: Limits, like: _Reader | None = None) -> _Reader:
+    is_plain = header.pixels_bytes is not None
+    if is_plain and header.syntax not in frames.PLAIN:
+        raise DecodeError("DICOM pixel data is not compressed although its header says so", got=header.syntax[:64])
+    if not is_plain and header.syntax not in (frames.JPEG_BASELINE, frames.JPEG_EXTENDED, ""):
+        frames.codec_of(header.syntax)
+    pieces = frames.plain_frames(header, layout) if is_plain else frames.encapsulated_frames(header, layout)
+    if like is not None:
+        return _Reader(header=header, layout=layout, pieces=pieces, limits=limits, palette=like.palette, tone=like.tone)
+    palette = _palette(header.dataset, layout) if layout.photometric == "PALETTE COLOR" else None
+    reader = _Reader(header=header, layout=layout, pieces=pieces, limits=limits, palette=palette)
+    if layout.samples == 1 and palette is None and layout.bits_stored > 8 and not reader.is_jpeg:
+        tone = _window(header.dataset) or find_tone(reader.samples(index)[0] for index in range(layout.frames))
+        return _Reader(header=header, layout=layout, pieces=pieces, limits=limits, tone=tone)
+    return reader
+
+
+def _open_video(source: Source, header: Header, layout: Layout, limits: Limits) -> _Shown:
+    """MPEG-2, H.264 or HEVC inside DICOM: all fragments are one stream."""
+    syntax = frames.VIDEO[header.syntax]
+    _, pieces = frames.fragments(header)
+    span = frames.FrameBytes(spans=[tuple(pieces)])
+    media = stream_media(lambda: span.of(source.reopen().data, 0), syntax, limits=limits)
+    if media.frame_count < layout.frames:
+        raise DecodeError(
+            "DICOM holds fewer frames than it declares", expected=f"{layout.frames}", got=f"{media.frame_count}"
+        )
+    if (media.height_px, media.width_px) != (layout.rows, layout.columns):
+        raise DecodeError("DICOM video disagrees with its header", expected=f"{layout.rows}x{layout.columns}")
+
+    def read(indices: Sequence[int] | None = None) -> Iterator[tuple[int, Pixels]]:
+        return media.read(pick(indices, layout.frames))
+
+    return _Shown(count=layout.frames, read=read, notes=media.notes)
+
+
+def _notes(reader: _Reader) -> tuple[str, ...]:
+    words = [reader.layout.photometric.lower()] if reader.layout.photometric != "MONOCHROME2" else []
+    return (*words, *((reader.tone.note,) if reader.tone.note else ()))
+
+
+def _stored_bits(stored: NDArray[Any], layout: Layout) -> NDArray[Any]:
+    """Drop bits above those stored: overlays hide there."""
+    spare = layout.bits_allocated - layout.bits_stored
+    if spare == 0 or stored.dtype.itemsize * 8 != layout.bits_allocated:
+        return stored
+    if stored.dtype.kind == "i":
+        return (stored << spare) >> spare
+    return stored & stored.dtype.type((1 << layout.bits_stored) - 1)
+
+
+def _eight_bits(stored: NDArray[Any], layout: Layout) -> Pixels:
+    return stored if stored.dtype == np.uint8 else (stored >> max(layout.bits_stored - 8, 0)).astype(np.uint8)
+
+
+def _colour(pixels: Pixels, layout: Layout, *, is_rgb: bool) -> Pixels:
+    if is_rgb or not layout.photometric.startswith("YBR_FULL"):
+        return grey.collapse(pixels)
+    if grey.chroma_is_flat(np.ascontiguousarray(pixels[..., 1]), np.ascontiguousarray(pixels[..., 2])):
+        return np.ascontiguousarray(pixels[..., 0])
+    return grey.collapse(frames.to_rgb(pixels))
+
+
+def _palette(dataset: Dataset, layout: Layout) -> NDArray[np.uint8]:
+    """Every stored value's colour, uint8 (2**bits_stored, 3)."""
+    with guard("DICOM palette is damaged"):
+        values = np.arange(1 << layout.bits_stored, dtype=np.uint8 if layout.bits_stored <= 8 else np.uint16)
+        table: NDArray[Any] = np.asarray(apply_color_lut(values, dataset))
+    return np.asarray(table if table.max() <= 255 else table >> 8, dtype=np.uint8)
+
+
+def _window(dataset: Dataset) -> Tone | None:
+    """The header's first window as a map of stored values (PS3.3 C.11.2.1.2, linear), or None."""
+    centre, width = first_float(dataset, "WindowCenter"), first_float(dataset, "WindowWidth")
+    if centre is None or width is None or width <= 1:
+        return None
+    slope = first_float(dataset, "RescaleSlope") or 1.0
+    intercept = first_float(dataset, "RescaleIntercept") or 0.0
+    if slope <= 0:
+        return None
+    low, high = centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
+    return Tone(low=(low - intercept) / slope, high=(high - intercept) / slope, note=f"window {centre:g} {width:g}")
+
+
+DECODERS: tuple[Decoder, ...] = (Decoder(name="DICOM", sniff=looks_like_dicom, decode=decode_dicom),)
