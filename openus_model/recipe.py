@@ -116,6 +116,10 @@ class ViewsRecipe:
         for name in ("global_size", "local_size"):
             size = getattr(self, name)
             _check(size >= CELL_PX and size % CELL_PX == 0, f"views.{name}", f"a multiple of {CELL_PX}", size)
+        _check(
+            self.local_count == 0 or self.local_size < self.global_size,
+            "views.local_size", "smaller than global_size", self.local_size,
+        )  # fmt: skip
         _check(self.global_count >= 2, "views.global_count", "2 or more", self.global_count)
         _check(self.local_count >= 0, "views.local_count", "0 or more", self.local_count)
         for name in ("global_scale", "local_scale"):
@@ -137,6 +141,10 @@ class BackboneRecipe:
     "Stochastic depth of the last block of the student; null takes the backbone's own (0.3 for vmamba_small)."
     weights: str | None = None
     "Folder of exported or imported weights that student and teacher start from; null starts at random."
+    gradient_checkpointing: bool = False
+    "Recompute blocks in the backward pass: about a third more time for a fraction of the memory."
+    scan_backend: Literal["auto", "reference", "cpu", "triton", "mamba_ssm"] = "auto"
+    "Selective-scan kernel; auto takes the best one for the device and says so once."
     teacher_drop_path: bool = False
     "Run the teacher with the student's stochastic depth, as the released code does (D5)."
 
@@ -369,6 +377,7 @@ class PretrainRecipe:
     """A whole pretraining run."""
 
     name: str = "openus_small"
+    """Name of the recipe, for people."""
     data: DataRecipe = field(default_factory=DataRecipe)
     views: ViewsRecipe = field(default_factory=ViewsRecipe)
     backbone: BackboneRecipe = field(default_factory=BackboneRecipe)
@@ -378,6 +387,13 @@ class PretrainRecipe:
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
     engine: EngineRecipe = field(default_factory=EngineRecipe)
+
+    def __post_init__(self) -> None:
+        released = self.masking.difficulty == "previous_batch"
+        _check(
+            not released or self.engine.accumulate == 1,
+            "engine.accumulate", "1 with masking.difficulty previous_batch", self.engine.accumulate,
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, tuples as lists, in the order of the fields."""
