@@ -126,15 +126,15 @@ class DuplicatesRecipe:
         near_in_pretrain: the same for near-duplicates of different files.
     """
 
-    most_distance: int = 32
-    least_correlation: float = 0.9
+    most_distance: int = 48
+    least_correlation: float = 0.85
     flips: bool = True
     crops: bool = True
     exact_in_pretrain: Literal["drop", "keep"] = "drop"
     near_in_pretrain: Literal["drop", "keep"] = "keep"
 
     def __post_init__(self) -> None:
-        _within("duplicates.most_distance", self.most_distance, 0, 64)
+        _within("duplicates.most_distance", self.most_distance, 0, 96)
         _within("duplicates.least_correlation", self.least_correlation, 0, 1)
 
 
