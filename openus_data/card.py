@@ -1,7 +1,7 @@
 """Cards: what one public dataset is, where it comes from, and how its files are read. Declarative, strictly loaded.
 
-A card is `<id>.toml` in `manifests/`. Its keys are the fields of `Card` and of its parts (`card_fields.py`); unknown keys,
-patterns that do not compile and missing licences are errors that name file and key. What is not known is left out, and
+A card is `<id>.toml` in `manifests/`. Its keys are the fields of `Card` and of its parts (`card_fields.py`); unknown
+keys, bad patterns and missing licences are errors that name file and key. What is not known is left out, and
 what is doubtful is listed under `uncertain`. `items.py` turns the rules into items, `masks.py` reads the annotations.
 
     cards = load_cards()
