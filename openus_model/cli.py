@@ -1,0 +1,256 @@
+"""The command `openus-model`: parse, call, print. No logic.
+
+Each command imports its module when it is called, so that `--help` needs neither torch nor time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openus_model import __version__
+from openus_model.commands import answer, run
+
+app = typer.Typer(
+    name="openus-model",
+    help="Pretrain, evaluate, embed and export vision-Mamba backbones for ultrasound. A research tool: no diagnosis.",
+    epilog="First steps: openus-model pretrain quickstart --data out --out run; "
+    "openus-model embed --weights run --data out --out embeddings.parquet",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No live display.")]
+Weights = Annotated[Path, typer.Option("--weights", help="A run, or a folder that export or import-weights made.")]
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a built-in recipe, or a YAML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"openus-model {__version__}")
+        raise typer.Exit()
+
+
+@app.command(epilog="Example: openus-model pretrain openus_small --data out --out run --set optimizer.lr=2e-4 --resume")
+def pretrain(
+    recipe: Recipe,
+    data: Annotated[str, typer.Option("--data", help="A folder that `openus-data build` made, or a URL of one.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last sound checkpoint.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Pretrain a backbone; also under `torchrun` for several GPUs or hosts."""
+
+    def command() -> int:
+        from openus_model.pretrain import pretrain as start
+
+        report = start(recipe, data, out, overrides=tuple(overrides or ()), resume=resume, quiet=quiet or as_json)
+        return answer(report, as_json=as_json)
+
+    _exit(command)
+
+
+@app.command(epilog="Example: openus-model evaluate knn --weights run --data out --dataset busi --out scores --folds 5")
+def evaluate(
+    protocol: Annotated[str, typer.Argument(metavar="PROTOCOL", help="knn | linear | finetune | segment")],
+    weights: Annotated[
+        str, typer.Option("--weights", help="A run or exported folder, or `random:NAME`, or `adapter:MODULE:NAME`.")
+    ],
+    data: Annotated[Path, typer.Option("--data", help="A folder that `openus-data build` made.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="Id of the dataset to evaluate on.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for scores.json, figures and the page.")],
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="An evaluation recipe; default is the protocol's own.")
+    ] = None,
+    overrides: Overrides = None,
+    target: Annotated[str | None, typer.Option("--target", help="Label or manifest column to predict.")] = None,
+    label_fraction: Annotated[
+        float, typer.Option("--label-fraction", help="Share of training subjects used.", min=0.0, max=1.0)
+    ] = 1.0,
+    folds: Annotated[
+        int, typer.Option("--folds", help="Cross-validate by subject; 1 uses the published split.", min=1)
+    ] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Of sampling and training.")] = 0,
+    allow_contaminated: Annotated[
+        bool, typer.Option("--allow-contaminated", help="Go on although the weights have seen these images.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Score weights on a labelled dataset, with confidence intervals by subject."""
+
+    def command() -> int:
+        from openus_model.evaluate import EvaluateRequest
+        from openus_model.evaluate import evaluate as score
+
+        request = EvaluateRequest(
+            protocol=protocol,
+            weights=weights,
+            data=data,
+            dataset=dataset,
+            out=out,
+            recipe=recipe,
+            overrides=tuple(overrides or ()),
+            target=target,
+            label_fraction=label_fraction,
+            folds=folds,
+            seed=seed,
+            allow_contaminated=allow_contaminated,
+            quiet=quiet or as_json,
+        )
+        return answer(score(request), as_json=as_json)
+
+    _exit(command)
+
+
+@app.command(epilog="Example: openus-model embed --weights run --images scans --out embeddings.parquet")
+def embed(
+    weights: Weights,
+    out: Annotated[Path, typer.Option("--out", help="FILE.parquet")],
+    data: Annotated[Path | None, typer.Option("--data", help="A folder that `openus-data build` made.")] = None,
+    images: Annotated[Path | None, typer.Option("--images", help="A folder of pictures.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 32,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """An embedding per image, as Parquet."""
+
+    def command() -> int:
+        from openus_model.embed import embed as write_embeddings
+
+        report = write_embeddings(weights, out, data=data, images=images, batch_size=batch_size, quiet=quiet or as_json)
+        return answer(report, as_json=as_json)
+
+    _exit(command)
+
+
+@app.command(epilog="Example: openus-model masks --weights run --images scans --out masks.png")
+def masks(
+    weights: Weights,
+    images: Annotated[Path, typer.Option("--images", help="A folder of pictures.")],
+    out: Annotated[Path, typer.Option("--out", help="FILE.png")],
+    as_json: Json = False,
+) -> None:
+    """The paper's figure for your own images: input, teacher attention, difficulty, mask."""
+
+    def command() -> int:
+        from openus_model.masks import draw_masks
+
+        return answer(draw_masks(weights, images, out), as_json=as_json)
+
+    _exit(command)
+
+
+@app.command(epilog="Example: openus-model export --weights run --out openus-small --onnx 224")
+def export(
+    weights: Weights,
+    out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    onnx: Annotated[
+        int | None, typer.Option("--onnx", help="Also write ONNX for square inputs of this many pixels.")
+    ] = None,
+    push: Annotated[str | None, typer.Option("--push", help="Also upload to this Hugging Face repository.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Weights as safetensors with config and model card."""
+
+    def command() -> int:
+        from openus_model.export import export as write_export
+
+        return answer(write_export(weights, out, onnx_size=onnx, push=push), as_json=as_json)
+
+    _exit(command)
+
+
+@app.command(
+    "import-weights",
+    epilog="Example: openus-model import-weights vssm_small_0229_ckpt_epoch_222.pth --out vmamba-small",
+)
+def import_weights(
+    file: Annotated[Path, typer.Argument(metavar="FILE.pth", help="A public VMamba or OpenUS checkpoint.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    as_json: Json = False,
+) -> None:
+    """Take over a public checkpoint without running its pickle; every tensor is placed or named as unused."""
+
+    def command() -> int:
+        from openus_model.weights import import_weights as take_over
+
+        return answer(take_over(file, out), as_json=as_json)
+
+    _exit(command)
+
+
+@app.command(epilog="Example: openus-model describe vmamba_small --json")
+def describe(
+    backbone: Annotated[str | None, typer.Argument(metavar="[BACKBONE]", help="Default: all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Parameters, multiply-adds and stage shapes."""
+
+    def command() -> int:
+        from openus_model.describe import describe as measure
+
+        return answer(measure(backbone), as_json=as_json)
+
+    _exit(command)
+
+
+@app.command(epilog="Example: openus-model plan openus_small --gpus 4 --gpu h100")
+def plan(
+    recipe: Recipe,
+    gpus: Annotated[int, typer.Option("--gpus", min=1)] = 1,
+    gpu: Annotated[str, typer.Option("--gpu", help="a100 | h100 | h200 | ...")] = "h100",
+    images: Annotated[int, typer.Option("--images", help="Images in the corpus.", min=1)] = 308_000,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Time, memory and I/O of a run before one pays for it."""
+
+    def command() -> int:
+        from openus_model.plan import plan as estimate
+
+        return answer(
+            estimate(recipe, gpus=gpus, gpu=gpu, images=images, overrides=tuple(overrides or ())), as_json=as_json
+        )
+
+    _exit(command)
+
+
+@app.command(epilog="Example: openus-model bench scan --json")
+def bench(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="scan | stream | step")],
+    as_json: Json = False,
+) -> None:
+    """The figures, each as a ratio against its named baseline."""
+
+    def command() -> int:
+        from openus_model.bench import bench as time_it
+
+        return answer(time_it(what), as_json=as_json)
+
+    _exit(command)
+
+
+def _exit(command: Callable[[], int]) -> None:
+    raise typer.Exit(run(command))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""How every command ends: one answer on standard output, talk on standard error, an exit code; never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from openus_model.errors import OpenUSModelError, UsageError
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+class Report(Protocol):
+    """What a command's library call returns."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 some work failed."""
+        ...
+
+    def to_json(self) -> Mapping[str, Any]:
+        """The answer for machines."""
+        ...
+
+    def to_text(self) -> str:
+        """The answer for people."""
+        ...
+
+
+def answer(report: Report, *, as_json: bool) -> int:
+    """Print a report on standard output and give its exit code."""
+    text = json.dumps(report.to_json(), sort_keys=True) if as_json else report.to_text()
+    if text:
+        sys.stdout.write(text + "\n")
+    return report.exit_code
+
+
+def run(command: Callable[[], int]) -> int:
+    """Run a command to its exit code, with every error as one line on standard error."""
+    try:
+        return command()
+    except UsageError as error:
+        return _say(str(error), EXIT_USAGE)
+    except OpenUSModelError as error:
+        return _say(str(error), EXIT_FAILED)
+    except KeyboardInterrupt:
+        return _say("interrupted; run the same command with --resume to go on", EXIT_INTERRUPTED)
+    except ModuleNotFoundError as error:
+        return _say(f'{error.name} is not installed; pip install "openus[model]"', EXIT_USAGE)
+    except MemoryError:
+        return _say("out of memory; use a smaller batch", EXIT_FAILED)
+    except OSError as error:
+        return _say(f"{error.strerror or type(error).__name__}: {error.filename or _place(error)}", EXIT_FAILED)
+    except Exception as error:
+        if os.environ.get("OPENUS_DEBUG"):
+            traceback.print_exc()
+        line = f"a fault in openus-model itself: {type(error).__name__}: {error} at {_place(error)}; please report it"
+        return _say(line.replace("\n", " "), EXIT_FAILED)
+
+
+def _say(line: str, code: int) -> int:
+    sys.stderr.write(f"openus-model: {line}\n")
+    return code
+
+
+def _place(error: BaseException) -> str:
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "openus_model" in f.filename]
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
