@@ -1,0 +1,131 @@
+"""Write the reference pages and the README's tables from the code; `--check` fails when they are not current.
+
+    python docs/generate.py [--check]
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ.update(COLUMNS="100", TERM="dumb", NO_COLOR="1")
+
+NOTE = "<!-- Written by docs/generate.py: change the code, not this page. -->\n\n"
+
+
+def command_page(package: str) -> str:
+    """Every command's help text."""
+    import importlib
+
+    import typer.main
+    from typer.testing import CliRunner
+
+    module = importlib.import_module(f"{package}.cli")
+    name = package.replace("_", "-")
+    parts = [NOTE, f"# `{name}`\n\n", _help(CliRunner(), module.app, name, [])]
+    for command in typer.main.get_command(module.app).commands:  # type: ignore[attr-defined]
+        parts += [f"\n## `{name} {command}`\n\n", _help(CliRunner(), module.app, name, [command])]
+    return "".join(parts)
+
+
+def _help(runner: object, app: object, name: str, arguments: list[str]) -> str:
+    answer = runner.invoke(app, [*arguments, "--help"], prog_name=name, terminal_width=100)  # type: ignore[attr-defined]
+    return f"```\n{answer.output.strip()}\n```\n"
+
+
+def manifest_page() -> str:
+    """Columns of manifest.parquet and rejects.parquet."""
+    from openus_data import schema
+
+    parts = [NOTE, "# Files of a corpus\n\n", LAYOUT, "\n## `manifest.parquet`\n\nA row per kept sample.\n\n"]
+    parts += [_table(("column", "type", "unit or range", "null", "meaning"), map(_column, schema.MANIFEST_COLUMNS))]
+    parts += ["\n## `rejects.parquet`\n\nA row per item that was not kept.\n\n"]
+    parts += [_table(("column", "type", "unit or range", "null", "meaning"), map(_column, schema.REJECT_COLUMNS))]
+    return "".join(parts)
+
+
+LAYOUT = """```
+OUT/shards/<split>/openus-<split>-000000.tar   <sample_id>.<png|jpg|webp>, <sample_id>.json, <sample_id>.mask.png
+OUT/shards/<split>/openus-<split>-000000.json  sidecar: samples, bytes, sha256, members' offsets
+OUT/manifest.parquet                           a row per kept sample
+OUT/rejects.parquet                            a row per item not kept: dataset, item, stage, reason, detail
+OUT/build.json                                 recipe, versions, card hashes, counts per dataset and stage
+OUT/datacard.md, OUT/croissant.json            a Hugging Face style dataset card and MLCommons Croissant metadata
+```
+Shards are plain WebDataset. `offset` and `size_bytes` address the image in its tar, so one sample is read without a scan.
+"""
+
+
+def _column(column: object) -> tuple[str, ...]:
+    c = column
+    nullable = "yes" if c.nullable else "no"  # type: ignore[attr-defined]
+    return f"`{c.name}`", f"`{c.type}`".replace("list<element:", "list<"), c.unit or "", nullable, c.meaning  # type: ignore[attr-defined]
+
+
+def card_page() -> str:
+    """Fields of a card."""
+    from openus_data.card import card_reference
+
+    rows = [(f"`{d.name}`", d.type, "yes" if d.required else "", d.meaning) for d in card_reference()]
+    return NOTE + "# Fields of a dataset card\n\nA card is `manifests/<id>.toml`, loaded strictly.\n\n" + _table(
+        ("field", "type", "required", "meaning"), rows
+    )
+
+
+def dataset_table() -> str:
+    """The cards, for the README."""
+    from openus_data.card import load_cards
+
+    rows = []
+    for card in load_cards().values():
+        count = f"{card.expected.openus_images:,}" if card.expected.openus_images else ""
+        rows.append((f"`{card.id}`", card.title, str(card.organ or "unknown"), count, str(card.access), str(card.licence.klass)))
+    return _table(("id", "dataset", "organ", "images in OpenUS", "access", "licence class"), rows)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/reference/openus-data.md": lambda: command_page("openus_data"),
+    "docs/reference/openus-model.md": lambda: command_page("openus_model"),
+    "docs/reference/files.md": manifest_page,
+    "docs/reference/cards.md": card_page,
+}
+SECTIONS: dict[tuple[str, str], Callable[[], str]] = {("README.md", "datasets"): dataset_table}
+
+
+def generated() -> dict[Path, str]:
+    """Every page and what it should say."""
+    pages = {ROOT / name: make() for name, make in PAGES.items()}
+    for (name, section), make in SECTIONS.items():
+        text = pages.get(ROOT / name) or (ROOT / name).read_text()
+        pattern = re.compile(rf"(<!-- {section}: begin -->\n).*?(<!-- {section}: end -->)", re.S)
+        body = make()
+        pages[ROOT / name] = pattern.sub(lambda m, body=body: m[1] + body + m[2], text)
+    return pages
+
+
+def main(check: bool) -> int:
+    """Write, or say which pages are out of date."""
+    stale = [path for path, text in generated().items() if not path.is_file() or path.read_text() != text]
+    for path in stale:
+        sys.stderr.write(f"{'out of date' if check else 'written'}: {path.relative_to(ROOT)}\n")
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(generated()[path])
+    if check and stale:
+        sys.stderr.write("run python docs/generate.py\n")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))
