@@ -3,9 +3,9 @@
 The old data set is only read; nothing of it is copied and pruned, so what the allow-list does not know cannot pass.
 Pixels are not touched here: `attach_pixels` writes frames that the caller has cleaned.
 
-    header = clean_header(dataset, pseudonyms=key, pixels_cleaned=True)
-    attach_pixels(header.dataset, frames_THW)
-    write_file(header.dataset, folder)
+    clean = clean_dataset(dataset, pseudonyms=key, pixels_cleaned=True)
+    attach_pixels(clean.dataset, frames_THW, is_clip=False)
+    write_file(clean.dataset, handle)
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +30,6 @@ from openus_data.deid.pseudonym import Pseudonymizer
 from openus_data.deid.quiet import quiet_pydicom
 from openus_data.deid.replacements import Context, Dates
 from openus_data.schema import PIPELINE_VERSION
-from openus_data.store import write_aside
 
 IMPLEMENTATION_UID: Final = "2.25.305828488182831875890203105390285383139"
 """Names this program in file meta information."""
@@ -56,7 +54,7 @@ _RENDERED_BIT: Final = 0x40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CleanHeader:
+class CleanDataset:
     """A header that may be shown.
 
     Args:
@@ -72,14 +70,14 @@ class CleanHeader:
     patient: str
 
 
-def clean_header(
+def clean_dataset(
     dataset: Dataset,
     *,
     pseudonyms: Pseudonymizer,
     dates: Dates = "remove",
     pixels_cleaned: bool = False,
     stand_in: str = "",
-) -> CleanHeader:
+) -> CleanDataset:
     """Build the header that may leave.
 
     Args:
@@ -101,7 +99,7 @@ def clean_header(
         _fill_identifiers(clean, context, stand_in)
         _write_method(dataset, clean, dates, pixels_cleaned)
         clean.file_meta = _file_meta(clean)
-    return CleanHeader(
+    return CleanDataset(
         dataset=clean,
         rules=tuple(sorted(rules | {"drop-everything-else", "write-method"})),
         dropped=dropped,
@@ -248,7 +246,7 @@ def attach_pixels(clean: Dataset, frames: NDArray[np.uint8], *, is_clip: bool) -
     """Write frames into a clean header as native 8-bit pixels.
 
     Args:
-        clean: from `clean_header`.
+        clean: from `clean_dataset`.
         frames: uint8, (T, H, W) grey or (T, H, W, 3) RGB.
         is_clip: whether the object's class has a number of frames.
     """
@@ -265,16 +263,13 @@ def attach_pixels(clean: Dataset, frames: NDArray[np.uint8], *, is_clip: bool) -
     clean.add_new(0x7FE00010, "OB", content + b"\0" * (len(content) % 2))
 
 
-def write_file(clean: Dataset, folder: Path) -> Path:
-    """Write a clean object as `<SOPInstanceUID>.dcm`, whole or not at all; returns its path."""
-    path = folder / f"{clean.SOPInstanceUID}.dcm"
-    with write_aside(path) as handle:
-        handle.write(encode_file(clean))
-    return path
+def write_file(clean: Dataset, handle: BinaryIO) -> None:
+    """Write a DICOM file: preamble of zeros, our meta information, the data set, nothing behind it."""
+    dcmwrite(handle, clean, enforce_file_format=True, implicit_vr=False, little_endian=True)
 
 
 def encode_file(clean: Dataset) -> bytes:
-    """The bytes of a DICOM file: preamble of zeros, our meta information, the data set, nothing behind it."""
+    """The bytes of `write_file`."""
     buffer = io.BytesIO()
-    dcmwrite(buffer, clean, enforce_file_format=True, implicit_vr=False, little_endian=True)
+    write_file(clean, buffer)
     return buffer.getvalue()

@@ -32,6 +32,7 @@ VALUE_RULES: Final[Mapping[str, ValueRule]] = {
     "body_part": _plain(replacements.body_part),
     "code": _plain(replacements.code),
     "compression": _plain(replacements.compression),
+    "conversion": _plain(replacements.conversion),
     "coordinate": _plain(values.coordinate),
     "count": _plain(values.count),
     "date": replacements.date,

@@ -122,9 +122,15 @@ def _shifted(digits: str, context: Context) -> str | None:
 
 
 def modality(raw: object) -> str | None:
-    """US or IVUS."""
+    """US, IVUS or OT."""
     text = values.first(raw)
     return text if text in _closed("modality") else None
+
+
+def conversion(raw: object) -> str | None:
+    """The standard's codes."""
+    text = values.first(raw)
+    return text if text in _closed("conversion") else None
 
 
 def image_type(raw: object) -> list[str] | None:

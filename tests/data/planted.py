@@ -52,7 +52,7 @@ def speckle(height: int = 120, width: int = 160, seed: int = 0) -> NDArray[np.ui
 
 
 def planted_dataset(canary: Canaries, *, pixels: NDArray[np.uint8] | None = None) -> Dataset:
-    """An ultrasound image whose header holds a canary in every kind of place of which `clean_header` must know."""
+    """An ultrasound image whose header holds a canary in every kind of place of which `clean_dataset` must know."""
     with quiet_pydicom():
         dataset = _valid_dataset(canary, speckle() if pixels is None else pixels)
         _plant_standard(dataset, canary)

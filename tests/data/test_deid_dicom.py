@@ -12,7 +12,7 @@ from planted import Canaries, planted_dataset, planted_dicom, speckle
 from pydicom.dataset import Dataset
 
 from openus_data.deid import policy
-from openus_data.deid.dicom import CleanHeader, attach_pixels, clean_header, encode_file, is_rendered
+from openus_data.deid.dicom import CleanDataset, attach_pixels, clean_dataset, encode_file, is_rendered
 from openus_data.deid.pseudonym import Pseudonymizer
 from openus_data.deid.quiet import quiet_pydicom
 from openus_data.deid.replacements import Dates
@@ -23,11 +23,11 @@ OTHER_KEY = Pseudonymizer(key=b"o" * 32)
 
 def clean(
     dataset: Dataset, key: Pseudonymizer = KEY, dates: Dates = "remove", pixels_cleaned: bool = True
-) -> CleanHeader:
-    return clean_header(dataset, pseudonyms=key, dates=dates, pixels_cleaned=pixels_cleaned)
+) -> CleanDataset:
+    return clean_dataset(dataset, pseudonyms=key, dates=dates, pixels_cleaned=pixels_cleaned)
 
 
-def written(header: CleanHeader) -> bytes:
+def written(header: CleanDataset) -> bytes:
     attach_pixels(header.dataset, speckle()[None], is_clip=False)
     return encode_file(header.dataset)
 
