@@ -96,7 +96,7 @@ def _check_masks(card: Card, where: str) -> None:
         raise CardError("values do not count from 1", where=f"{where}.mask_classes", got=str(dict(card.mask_classes)))
     for index, rule in enumerate(card.masks):
         place = f"{where}.masks.{index}"
-        single = rule.encoding in ("binary", "outline", "rle-table")
+        single = rule.encoding in ("binary", "outline", "points", "rle-table")
         if single != (rule.class_ is not None) or single == bool(rule.values):
             raise CardError(
                 "class and values do not fit the encoding", where=place, expected="class" if single else "values"
@@ -111,7 +111,11 @@ def _check_references(card: Card, where: str) -> None:
     if len(set(names)) != len(names):
         raise CardError("two tables of one name", where=f"{where}.tables")
     rules: list[tuple[str, LabelRule | SplitRule | KeyRule]] = [(f"labels.{i}", r) for i, r in enumerate(card.labels)]
-    rules += [(k, r) for k, r in (("split", card.split), ("subject", card.subject), ("study", card.study)) if r]
+    rules += [(f"split.{i}", r) for i, r in enumerate(card.split)]
+    rules += [(k, r) for k, r in (("subject", card.subject), ("study", card.study)) if r]
+    for index, image in enumerate(card.images):
+        if image.listed_in and image.listed_in not in names:
+            raise CardError("no such table", where=f"{where}.images.{index}.listed_in", got=repr(image.listed_in))
     for place, rule in rules:
         if rule.table and rule.table not in names:
             raise CardError("no such table", where=f"{where}.{place}.table", got=repr(rule.table))

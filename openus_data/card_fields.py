@@ -45,7 +45,7 @@ LicenseClass = Literal[
     "unknown",
 ]
 Orient = Literal["as-is", "transpose", "flip-rows", "flip-columns", "rotate-90", "rotate-180", "rotate-270"]
-MaskEncoding = Literal["binary", "index", "colour", "rle-table", "coco", "labelme", "polygons-xml", "outline"]
+MaskEncoding = Literal["binary", "index", "colour", "rle-table", "coco", "labelme", "polygons-xml", "points", "outline"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +184,7 @@ class ImageRule:
         key: path rule for the name under which masks, tables and lists know the image; left out, its name without
             suffix.
         once: path rule; of the files with one key only the first is kept, for sets that repeat a picture.
+        listed_in: name of a table; an image that has no row in it is left out.
         frames: frame policy: `all`, `every N`, `max N` (evenly spaced), `novel`, `annotated`.
         orient: what must be done to the stored pixels to see them as scanned.
         facts: manifest columns fixed for these files: organ, anatomy, view, pathology, device_manufacturer,
@@ -194,6 +195,7 @@ class ImageRule:
     exclude: tuple[Glob, ...] = ()
     key: PathRule | None = None
     once: PathRule | None = None
+    listed_in: str | None = None
     frames: FramePolicy = FramePolicy("all")
     orient: Orient = "as-is"
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -207,11 +209,12 @@ class MaskRule:
         match: globs of the annotation files.
         exclude: globs of files that are not, though `match` picks them.
         encoding: binary: above `threshold` is `class`. index: pixel values are listed in `values`. colour: `#rrggbb`
-            are listed in `values`. rle-table: run lengths in a table. coco, labelme, polygons-xml: polygons whose names
-            are listed in `values`. outline: a closed contour that is filled.
+            are listed in `values`, the nearest counts. rle-table: run lengths in a table. coco, labelme, polygons-xml:
+            polygons whose names are listed in `values`. points: one polygon, a JSON list of [x, y]. outline: a closed
+            contour that is filled.
         key: path rule for the key of the image that the file annotates; left out, its name without suffix.
         shared: one file annotates many images.
-        class_: name of the class of a binary or outline mask; one of the card's `mask_classes`.
+        class_: name of the class of a binary, outline, points or rle-table mask; one of the card's `mask_classes`.
         values: raw value, colour or category to the name of a class; what is not listed is background and is reported.
         threshold: grey level that a binary mask must exceed, of 255; JPEG masks need one.
         orient: as for images.
@@ -242,6 +245,7 @@ class Table:
         columns: names of the columns of a file without a header line.
         records: dotted path to the list of records in a JSON file.
         sheet: number of the sheet in an XLSX file, from 0.
+        optional: not every copy of the dataset has it.
     """
 
     name: str
@@ -253,6 +257,7 @@ class Table:
     columns: tuple[str, ...] = ()
     records: str = ""
     sheet: int = 0
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,6 +269,7 @@ class LabelRule:
         path: path rule whose key is the label.
         table: name of the table that holds it.
         column: column of that table.
+        member: member of the JSON object in that column.
         values: raw label to manifest columns (pathology, anatomy, organ, view, device_manufacturer, ...); a raw label
             that is not listed keeps its text, sets no column and is reported.
         open: the label is free text or a number that maps to nothing.
@@ -273,13 +279,14 @@ class LabelRule:
     path: PathRule | None = None
     table: str | None = None
     column: str | None = None
+    member: str | None = None
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     open: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitRule:
-    """The published split.
+    """Where the published split stands.
 
     Args:
         path: path rule whose key is the raw split.
@@ -401,7 +408,7 @@ class Card:
         mask_classes: name to value of the label map, from 1; 0 is background.
         tables: files that hold labels, splits or keys of many images.
         labels: the dataset's own labels.
-        split: the published split.
+        split: the published split; the first rule that answers decides.
         subject: where the subject's key stands.
         study: where the key of the clip, volume or examination stands.
         leave_out: globs of files that are known and not used.
@@ -439,7 +446,7 @@ class Card:
     mask_classes: Mapping[str, int] = field(default_factory=dict)
     tables: tuple[Table, ...] = ()
     labels: tuple[LabelRule, ...] = ()
-    split: SplitRule | None = None
+    split: tuple[SplitRule, ...] = ()
     subject: KeyRule = field(default_factory=KeyRule)
     study: KeyRule | None = None
     leave_out: tuple[Glob, ...] = ()

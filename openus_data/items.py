@@ -23,7 +23,7 @@ from openus_data.deid.pseudonym import Pseudonymizer, public_pseudonymizer
 from openus_data.errors import DecodeError, UsageError
 from openus_data.patterns import key_of, matches
 from openus_data.records import Item, Reject
-from openus_data.tables import Row, read_table
+from openus_data.tables import Row, member_of, read_table
 from openus_data.vocabulary import load_vocabulary
 
 JUNK_NAMES: Final = frozenset(
@@ -193,6 +193,9 @@ class Listing:
                 continue
             seen.update({once} if once is not None else ())
             key = _key(rule, relative)
+            if rule.listed_in and self._row(rule.listed_in, relative, key) is None:
+                self.counts["left-out"] += 1
+                continue
             taken.add(key)
             yield self._item(relative, rule, key, [*masks.get(key, ()), *shared])
         for key in taken:
@@ -243,7 +246,10 @@ class Listing:
         if rule.path:
             return key_of(rule.path, relative)
         row = self._row(rule.table, relative, key) if rule.table else None
-        return (row.get(rule.column or "") or None) if row is not None else None
+        raw = row.get(rule.column or "") if row is not None else None
+        if raw and isinstance(rule, LabelRule) and rule.member:
+            raw = member_of(raw, rule.member)
+        return raw or None
 
     def _row(self, name: str, relative: str, key: str) -> Row | None:
         table = next(t for t in self.card.tables if t.name == name)
@@ -258,18 +264,22 @@ class Listing:
         return {}
 
     def _split(self, relative: str, key: str) -> str | None:
-        rule = self.card.split
-        if rule is None:
-            return None
-        if rule.path:
-            return rule.values.get(key_of(rule.path, relative) or "")
-        row = self._row(rule.table, relative, key) if rule.table else None
-        return rule.values.get(row.get(rule.column, "") if rule.column else "*") if row is not None else None
+        for rule in self.card.split:
+            raw: str | None = None
+            if rule.path:
+                raw = key_of(rule.path, relative)
+            elif rule.table and (row := self._row(rule.table, relative, key)) is not None:
+                raw = row.get(rule.column) if rule.column else "*"
+            if raw is not None and raw in rule.values:
+                return rule.values[raw]
+        return None
 
     def _read_tables(self, files: list[str]) -> Iterator[Reject]:
         for index, table in enumerate(self.card.tables):
             picked = [f for f in files if any(matches(g, f) for g in table.match)]
             self.rule_counts[f"tables.{index}"] = len(picked)
+            if not picked and table.optional:
+                continue
             if not picked:
                 yield self._reject(f"table {table.name}", "table_missing", f"no file for the card's table {table.name}")
                 continue

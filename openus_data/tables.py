@@ -81,6 +81,16 @@ def read_rows(table: Table, path: Path) -> Iterator[Row]:
         raise DecodeError("a table cannot be read", where=table.name, got=type(error).__name__) from error
 
 
+def member_of(cell: str, name: str) -> str | None:
+    """A member of the JSON object that a cell holds, as text; None where it holds none."""
+    try:
+        found = json.loads(cell)
+    except ValueError:
+        return None
+    value = found.get(name) if isinstance(found, Mapping) else None
+    return str(value).strip() if isinstance(value, str | int | float) else None
+
+
 def _with_heads(lines: Iterable[list[str]], table: Table) -> Iterator[Row]:
     heads: Sequence[str] = table.columns
     for cells in lines:
