@@ -8,54 +8,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from scan_inputs import NAMES, random_inputs, value_and_gradients, worst_error
 
 from openus_model.errors import MissingExtra, UsageError
 from openus_model.scan import available_backends, choose_backend, scan_groups, selective_scan
 from openus_model.scan import cpu as cpu_scan
 
-NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 FAST = [name for name in available_backends("cpu") if name != "reference"]
 
 
-def _inputs(seed: int, *, batch=2, groups=2, channels=3, states=1, length=7, dtype=torch.float64) -> list[Tensor]:
-    """Random arguments of `selective_scan`; some decays are below exp(-10) per step, some near 1."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    width = groups * channels
-    tensors = [
-        normal(batch, width, length),
-        normal(batch, width, length) * 2,
-        -torch.exp(normal(width, states)),
-        normal(batch, groups, states, length),
-        normal(batch, groups, states, length),
-        normal(width),
-        normal(width) - 1,
-    ]
-    return [x.to(dtype).requires_grad_() for x in tensors]
-
-
-def _value_and_gradients(tensors: list[Tensor], backend: str, *, softplus: bool = True) -> list[Tensor]:
-    y = selective_scan(*tensors, delta_softplus=softplus, backend=backend)
-    probe = torch.sin(torch.arange(y.numel(), dtype=torch.float64)).view(y.shape).to(y.dtype)
-    gradients = torch.autograd.grad((y * probe).sum(), tensors, allow_unused=True)
-    return [y.detach(), *(torch.zeros_like(x) if g is None else g for x, g in zip(tensors, gradients, strict=True))]
-
-
-def _worst(got: list[Tensor], expected: list[Tensor]) -> float:
-    """The largest error of any tensor, relative to that tensor's largest value."""
-    errors = [
-        float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1e-6))
-        for a, b in zip(got, expected, strict=True)
-    ]
-    return max(errors)
-
-
 def test_the_reference_is_the_recurrence_written_out_by_hand():
-    u, delta, A, B, C, D, bias = (x.detach() for x in _inputs(0, batch=1, groups=1, channels=1, states=2, length=3))
+    tensors = random_inputs(0, batch=1, groups=1, channels=1, states=2, length=3)
+    u, delta, A, B, C, D, bias = (x.detach() for x in tensors)
     y = selective_scan(u, delta, A, B, C, D, bias, delta_softplus=True, backend="reference")
     h = [0.0, 0.0]
     for t in range(3):
@@ -82,33 +46,33 @@ def test_a_backend_equals_the_reference_in_float64(
     backend, seed, batch, groups, channels, states, length, softplus, dtype
 ):
     shape = {"batch": batch, "groups": groups, "channels": channels, "states": states, "length": length}
-    expected = _value_and_gradients(_inputs(seed, **shape), "reference") if softplus else None
-    tensors = _inputs(seed, **shape, dtype=dtype)
+    expected = value_and_gradients(random_inputs(seed, **shape), "reference") if softplus else None
+    tensors = random_inputs(seed, **shape, dtype=dtype)
     if expected is None:  # without the softplus a step size must be positive by itself
-        positive = _inputs(seed, **shape)
+        positive = random_inputs(seed, **shape)
         positive[1].data = positive[1].data.abs() * 0.1
         positive[6].data = positive[6].data.abs() * 0.1
         tensors = [x.detach().to(dtype).requires_grad_() for x in positive]
-        expected = _value_and_gradients(positive, "reference", softplus=False)
-    got = _value_and_gradients(tensors, backend, softplus=softplus)
-    assert _worst(got, expected) < (1e-12 if dtype == torch.float64 else 5e-6)
+        expected = value_and_gradients(positive, "reference", softplus=False)
+    got = value_and_gradients(tensors, backend, softplus=softplus)
+    assert worst_error(got, expected) < (1e-12 if dtype == torch.float64 else 5e-6)
 
 
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_costs_only_the_rounding_of_inputs_and_outputs(backend, dtype):
-    rounded = [x.detach().to(dtype) for x in _inputs(3, channels=8, length=61)]
+    rounded = [x.detach().to(dtype) for x in random_inputs(3, channels=8, length=61)]
     exact = [x.double().requires_grad_() for x in rounded]
     for i in (2, 5, 6):  # parameters stay float32 under mixed precision
         rounded[i] = rounded[i].float()
-    got = _value_and_gradients([x.requires_grad_() for x in rounded], backend)
+    got = value_and_gradients([x.requires_grad_() for x in rounded], backend)
     assert got[0].dtype == got[1].dtype == dtype
-    assert _worst(got, _value_and_gradients(exact, "reference")) < 2e-2
+    assert worst_error(got, value_and_gradients(exact, "reference")) < 2e-2
 
 
 @pytest.mark.parametrize("backend", FAST)
 def test_memory_layout_does_not_change_the_result(backend):
-    tensors = [x.detach() for x in _inputs(4, channels=6, length=29, dtype=torch.float32)]
+    tensors = [x.detach() for x in random_inputs(4, channels=6, length=29, dtype=torch.float32)]
     plain = selective_scan(*tensors, delta_softplus=True, backend=backend)
     strided = [x.mT.contiguous().mT if x.ndim >= 3 else x.repeat_interleave(2, 0)[::2] for x in tensors]
     strided[0] = torch.cat((tensors[0], tensors[0]), dim=2)[:, :, :29]
@@ -117,39 +81,39 @@ def test_memory_layout_does_not_change_the_result(backend):
 
 @pytest.mark.parametrize("backend", FAST)
 def test_gradcheck_in_float64(backend):
-    tensors = _inputs(5, channels=2, states=2, length=5)
+    tensors = random_inputs(5, channels=2, states=2, length=5)
     assert torch.autograd.gradcheck(lambda *x: selective_scan(*x, delta_softplus=True, backend=backend), tensors)
 
 
 @pytest.mark.parametrize("backend", FAST)
 def test_skip_and_bias_may_be_absent(backend):
-    tensors = _inputs(6)[:5]
-    assert _worst(_value_and_gradients(tensors, backend), _value_and_gradients(tensors, "reference")) < 1e-12
+    tensors = random_inputs(6)[:5]
+    assert worst_error(value_and_gradients(tensors, backend), value_and_gradients(tensors, "reference")) < 1e-12
 
 
 @pytest.mark.parametrize("elements", [1, 24, 100])
 def test_blocks_of_any_size_give_the_same_scan(elements, monkeypatch):
-    tensors = _inputs(7, length=37)
+    tensors = random_inputs(7, length=37)
     monkeypatch.setattr(cpu_scan, "MIN_STEPS", 1)
     monkeypatch.setattr(cpu_scan, "BLOCK_ELEMENTS", elements)
-    assert _worst(_value_and_gradients(tensors, "cpu"), _value_and_gradients(tensors, "reference")) < 1e-12
+    assert worst_error(value_and_gradients(tensors, "cpu"), value_and_gradients(tensors, "reference")) < 1e-12
 
 
 @pytest.mark.parametrize("backend", FAST)
 def test_no_step_size_overflows(backend):
-    tensors = _inputs(8, length=31, dtype=torch.float32)
+    tensors = random_inputs(8, length=31, dtype=torch.float32)
     tensors[1].data *= 100
-    assert all(torch.isfinite(x).all() for x in _value_and_gradients(tensors, backend))
+    assert all(torch.isfinite(x).all() for x in value_and_gradients(tensors, backend))
 
 
 @pytest.mark.parametrize("backend", FAST)
 def test_the_scan_repeats_to_the_bit(backend):
-    first, second = (_value_and_gradients(_inputs(9, length=53, dtype=torch.float32), backend) for _ in range(2))
+    first, second = (value_and_gradients(random_inputs(9, length=53, dtype=torch.float32), backend) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_groups_may_come_as_an_axis_of_their_own():
-    u, delta, A, B, C, D, bias = (x.detach() for x in _inputs(10))
+    u, delta, A, B, C, D, bias = (x.detach() for x in random_inputs(10))
     split = [torch.unflatten(x, i, (2, 3)) for x, i in ((u, 1), (delta, 1), (A, 0), (D, 0), (bias, 0))]
     apart = scan_groups(split[0], split[1], split[2], B, C, split[3], split[4], True)
     assert torch.equal(apart.flatten(1, 2), selective_scan(u, delta, A, B, C, D, bias, True))
@@ -184,7 +148,7 @@ def test_cuda_prefers_triton_then_mamba_ssm(monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_wrong_shape_is_named(name):
-    tensors = _inputs(11)
+    tensors = random_inputs(11)
     index = NAMES.index(name)
     tensors[index] = tensors[index].detach()[..., None]
     with pytest.raises(UsageError):
@@ -193,4 +157,4 @@ def test_a_wrong_shape_is_named(name):
 
 def test_an_unknown_backend_is_refused_with_the_known_ones():
     with pytest.raises(UsageError, match="expected auto, reference, cpu, triton, mamba_ssm; got fast"):
-        selective_scan(*_inputs(12), backend="fast")
+        selective_scan(*random_inputs(12), backend="fast")
