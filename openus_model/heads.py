@@ -26,7 +26,8 @@ class Prototypes(nn.Module):
     def forward(self, z_BD: Tensor) -> Tensor:
         """(..., D) of unit length -> (..., K)."""
         weight_v = self.weight_v.detach() if self.frozen else self.weight_v
-        return functional.linear(z_BD, self.weight_g * functional.normalize(weight_v, dim=1))
+        with torch.autocast(z_BD.device.type, enabled=False):  # bf16 logits over a temperature of 0.04 are noise
+            return functional.linear(z_BD.float(), self.weight_g * functional.normalize(weight_v, dim=1))
 
 
 class ProjectionHead(nn.Module):
