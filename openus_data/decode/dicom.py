@@ -205,8 +205,8 @@ def _stored_bits(stored: NDArray[Any], layout: Layout) -> NDArray[Any]:
     if spare == 0 or stored.dtype.itemsize * 8 != layout.bits_allocated:
         return stored
     if stored.dtype.kind == "i":
-        return (stored << spare) >> spare
-    return stored & stored.dtype.type((1 << layout.bits_stored) - 1)
+        return np.right_shift(np.left_shift(stored, spare), spare)
+    return np.bitwise_and(stored, stored.dtype.type((1 << layout.bits_stored) - 1))
 
 
 def _eight_bits(stored: NDArray[Any], layout: Layout) -> Pixels:
