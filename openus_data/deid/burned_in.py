@@ -67,7 +67,7 @@ def stroke_mask(pixels: Pixels, inside: NDArray[np.bool_] | None = None) -> NDAr
 
 
 def remove_text(pixels: Pixels, boxes: Sequence[TextBox]) -> Pixels:
-    """The picture with the strokes in the boxes filled from their neighbourhood; a copy, or the same where no box is."""
+    """The picture with the boxes filled from their neighbourhood; a copy, or the same where there is no box."""
     if not boxes:
         return pixels
     holes = np.zeros(pixels.shape[:2], np.uint8)
