@@ -1,8 +1,9 @@
 """Looks for planted strings in everything a command wrote or printed, through containers and encodings.
 
-A canary looks like `Qz017xKv...` (see `planted.Canaries`); finding `Qz017xKv` in any case, in UTF-8, UTF-16, hexadecimal
-or base64, in a file's bytes, its name, an inflated stream, a tar or zip member, a decoded Parquet column or its metadata
-is a leak. Digests of the strings (MD5, SHA-1, SHA-2, SHA-3, BLAKE2) are leaks too, since anyone can recompute them.
+A canary looks like `Qz017xKv...` (see `planted.Canaries`). Finding `Qz017xKv` in any case, in UTF-8, UTF-16,
+hexadecimal or base64, in a file's bytes, its name, an inflated stream, a tar or zip member, a decoded Parquet column or
+its metadata is a leak. Digests of the strings (MD5, SHA-1, SHA-2, SHA-3, BLAKE2) are leaks too, since anyone can
+recompute them.
 """
 
 from __future__ import annotations
