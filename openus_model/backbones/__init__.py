@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from openus_model.backbones.vim import Vim, VimConfig
 from openus_model.backbones.vmamba import VMamba, VMambaConfig
 from openus_model.errors import UsageError
 
@@ -25,6 +26,7 @@ BACKBONES: Mapping[str, tuple[Callable[[str, Any], nn.Module], Any]] = MappingPr
         "vmamba_tiny": (VMamba, VMambaConfig(depths=(2, 2, 8, 2), dims=96, ssm_ratio=1.0, drop_path=0.2)),
         "vmamba_small": (VMamba, VMambaConfig(depths=(2, 2, 15, 2), dims=96, drop_path=0.3)),
         "vmamba_base": (VMamba, VMambaConfig(depths=(2, 2, 15, 2), dims=128, drop_path=0.6)),
+        "vim_small": (Vim, VimConfig(depth=24, dims=384, drop_path=0.05)),
     }
 )
 BACKBONE_NAMES: tuple[str, ...] = tuple(BACKBONES)

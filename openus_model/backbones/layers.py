@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from openus_model.errors import UsageError
+
 
 class ToLast(nn.Module):
     """BCHW -> BHWC, a view; without tensors."""
@@ -63,3 +65,19 @@ def init_linears(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02, a=-2.0, b=2.0)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def check_inputs(name: str, image_BCHW: Tensor, mask_BHW: Tensor | None, *, channels: int, stride: int) -> None:
+    """Stop where a backbone's images, or their mask, have a wrong shape.
+
+    Raises:
+        UsageError: what was expected and what came.
+    """
+    shape = tuple(image_BCHW.shape)
+    if len(shape) != 4 or shape[1] != channels or not image_BCHW.numel():
+        raise UsageError("the backbone takes images", where=name, expected=f"(B, {channels}, H, W)", got=f"{shape}")
+    cells = (shape[0], -(-shape[2] // stride), -(-shape[3] // stride))
+    if mask_BHW is not None and tuple(mask_BHW.shape) != cells:
+        raise UsageError(
+            "the mask does not fit the images", where=name, expected=f"{cells}", got=f"{tuple(mask_BHW.shape)}"
+        )

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from openus_model.backbones.attention import attention_map
-from openus_model.backbones.layers import DropPath, Mlp, ToFirst, ToLast, init_linears
+from openus_model.backbones.layers import DropPath, Mlp, ToFirst, ToLast, check_inputs, init_linears
 from openus_model.backbones.ss2d import SS2D, ScanState
 from openus_model.contracts import Features
 from openus_model.errors import UsageError
@@ -170,22 +170,10 @@ class VMamba(nn.Module):
         return out
 
     def _embed(self, image_BCHW: Tensor, mask_BHW: Tensor | None) -> Tensor:
-        if image_BCHW.ndim != 4 or image_BCHW.shape[1] != self.in_channels or not image_BCHW.numel():
-            raise UsageError(
-                "the backbone takes images", where=self.name, expected=f"(B, {self.in_channels}, H, W)",
-                got=f"{tuple(image_BCHW.shape)}",
-            )  # fmt: skip
+        check_inputs(self.name, image_BCHW, mask_BHW, channels=self.in_channels, stride=STRIDE)
         x_BHWC: Tensor = self.patch_embed(image_BCHW)
         if mask_BHW is None:
             return x_BHWC
-        expected = (image_BCHW.shape[0], *(-(-side // STRIDE) for side in image_BCHW.shape[2:]))
-        if tuple(mask_BHW.shape) != expected:
-            raise UsageError(
-                "the mask does not fit the images",
-                where=self.name,
-                expected=f"{expected}",
-                got=f"{tuple(mask_BHW.shape)}",
-            )
         tokens_BHW = mask_BHW.bool().repeat_interleave(CELL_TOKENS, 1).repeat_interleave(CELL_TOKENS, 2)
         hidden_BHW1 = tokens_BHW[:, : x_BHWC.shape[1], : x_BHWC.shape[2], None]
         return torch.where(hidden_BHW1, self.masked_embed.to(x_BHWC.dtype), x_BHWC)
