@@ -54,16 +54,16 @@ class JsonLines:
         aside = path.with_name(f".{path.name}.part")
         aside.write_text("".join(f"{line}\n" for line in kept))
         aside.replace(path)
-        self._handle = path.open("a", buffering=1)
+        self._path = path
 
     def write(self, row: Row) -> None:
         """Append a row; what is not finite becomes null, which JSON has."""
         plain = {name: value if math.isfinite(value) else None for name, value in row.items()}
-        self._handle.write(json.dumps(plain) + "\n")
+        with self._path.open("a") as handle:
+            handle.write(json.dumps(plain) + "\n")
 
     def close(self) -> None:
-        """Close the file."""
-        self._handle.close()
+        """Nothing is open."""
 
 
 def _whole_lines(path: Path) -> list[str]:
