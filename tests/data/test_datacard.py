@@ -12,15 +12,17 @@ import pytest
 import yaml
 from corpus_maker import make_corpus
 
-from openus_data.card import load_cards
+from openus_data.card import load_card
 from openus_data.datacard import write_cards
+
+CARDS = {"busi": load_card(Path(__file__).resolve().parents[2] / "manifests" / "busi.toml")}
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     samples = [{"dataset": "busi", "organ": "breast"}, {"dataset": "busi", "split": "test"}, {"dataset": "clinic"}]
     root = make_corpus(tmp_path / "out", samples)
-    write_cards(root, load_cards())
+    write_cards(root, CARDS)
     return root
 
 
@@ -51,7 +53,7 @@ def test_croissant_is_valid_and_its_records_can_be_read(out: Path, tmp_path: Pat
 
 def test_equal_corpora_have_equal_descriptions(out: Path, tmp_path: Path) -> None:
     before = [(out / name).read_bytes() for name in ("datacard.md", "croissant.json")]
-    write_cards(out, load_cards())
+    write_cards(out, CARDS)
     assert before == [(out / name).read_bytes() for name in ("datacard.md", "croissant.json")]
     assert str(tmp_path) not in before[0].decode() + before[1].decode()
     assert json.loads(before[1])["recordSet"]
