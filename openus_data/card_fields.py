@@ -241,7 +241,7 @@ class Table:
         key: column that names the image; of a JSON object, `@key` is the member's own name.
         key_rule: path rule that reads the key out of that column; left out, the name without folder and suffix.
         image_key: path rule that reads the same key out of the image's path; left out, the image's own key.
-        delimiter: of a CSV file.
+        delimiter: of a CSV file; `whitespace` for runs of blanks.
         columns: names of the columns of a file without a header line.
         records: dotted path to the list of records in a JSON file.
         sheet: number of the sheet in an XLSX file, from 0.
@@ -411,7 +411,7 @@ class Card:
         split: the published split; the first rule that answers decides.
         subject: where the subject's key stands.
         study: where the key of the clip, volume or examination stands.
-        leave_out: globs of files that are known and not used.
+        leave_out: globs of files that are known and not used; the other rules come first.
         leak_family: name shared by datasets that may share pictures or people.
         overlaps: pictures or people known or suspected to be shared.
         warnings: traps that the user must see before the data are used.
@@ -464,8 +464,8 @@ class Card:
 
     @property
     def needs_person(self) -> bool:
-        """Whether no program can fetch it: every download is manual."""
-        return all(d.source == "manual" for d in self.downloads)
+        """Whether a part of it can only be had by a person: some download is manual."""
+        return any(d.source == "manual" for d in self.downloads)
 
     def facts(self) -> dict[str, str | float | None]:
         """Manifest columns that hold for every image, because the card names exactly one value."""

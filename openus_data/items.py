@@ -327,8 +327,6 @@ def folder_items(folder: Path, name: str, pseudonymizer: Pseudonymizer) -> Itera
 
 def classify(card: Card, relative: str) -> tuple[str, int]:
     """Role of a path under a card's rules (image, mask, table, left-out, ambiguous, unlisted) and the rule's index."""
-    if any(matches(g, relative) for g in card.leave_out):
-        return "left-out", 0
     image = _first(card.images, relative)
     mask = _first(card.masks, relative)
     if image is not None and mask is not None:
@@ -338,7 +336,9 @@ def classify(card: Card, relative: str) -> tuple[str, int]:
     if mask is not None:
         return "mask", mask
     table = next((i for i, t in enumerate(card.tables) if any(matches(g, relative) for g in t.match)), None)
-    return ("table", table) if table is not None else ("unlisted", 0)
+    if table is not None:
+        return "table", table
+    return ("left-out" if any(matches(g, relative) for g in card.leave_out) else "unlisted"), 0
 
 
 def reject_of(dataset: str, relative: str, reason: str, detail: str, names: Pseudonymizer) -> Reject:

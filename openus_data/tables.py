@@ -21,6 +21,9 @@ from openus_data.errors import DecodeError
 from openus_data.patterns import key_of
 
 LARGEST_TABLE_BYTES: Final = 512 << 20
+WHITESPACE: Final = "whitespace"
+"""Delimiter of files whose columns are parted by runs of blanks."""
+
 OWN_NAME: Final = "@key"
 """Column under which a JSON object's members carry their own names."""
 
@@ -104,7 +107,7 @@ def _with_heads(lines: Iterable[list[str]], table: Table) -> Iterator[Row]:
 
 def _csv_cells(table: Table, path: Path) -> Iterator[list[str]]:
     text = path.read_text("utf-8-sig", errors="replace")
-    if table.delimiter.isspace() and table.delimiter != "\t":
+    if table.delimiter == WHITESPACE:
         yield from (line.split() for line in text.splitlines())
         return
     for cells in csv.reader(io.StringIO(text, newline=""), delimiter=table.delimiter):
