@@ -12,13 +12,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from openus_data.decode import dicom, raster, video
+from openus_data.decode import arrays, dicom, metaimage, nifti, nrrd, raster, video
 from openus_data.decode.limits import Limits
 from openus_data.decode.source import Decoder, Options, ReadFacts, open_source
 from openus_data.errors import UnsupportedFormat
 from openus_data.records import Media
 
-DECODERS: tuple[Decoder, ...] = (*dicom.DECODERS, *raster.DECODERS, *video.DECODERS)
+DECODERS: tuple[Decoder, ...] = (
+    *dicom.DECODERS,
+    *raster.DECODERS,
+    *video.DECODERS,
+    *nifti.DECODERS,
+    *metaimage.DECODERS,
+    *nrrd.DECODERS,
+    *arrays.DECODERS,
+)
 """Tried in this order. DICOM comes first, since its preamble may hold the magic bytes of another kind."""
 
 __all__ = ["DECODERS", "Decoder", "Limits", "decode"]

@@ -205,8 +205,10 @@ def _stored_bits(stored: NDArray[Any], layout: Layout) -> NDArray[Any]:
     if spare == 0 or stored.dtype.itemsize * 8 != layout.bits_allocated:
         return stored
     if stored.dtype.kind == "i":
-        return np.right_shift(np.left_shift(stored, spare), spare)
-    return np.bitwise_and(stored, stored.dtype.type((1 << layout.bits_stored) - 1))
+        signed: NDArray[Any] = (stored << spare) >> spare
+        return signed
+    low_bits: NDArray[Any] = stored & stored.dtype.type((1 << layout.bits_stored) - 1)
+    return low_bits
 
 
 def _eight_bits(stored: NDArray[Any], layout: Layout) -> Pixels:

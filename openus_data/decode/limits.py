@@ -20,7 +20,7 @@ class Limits:
         frames: frames of a clip or slices of a volume.
         inflated_bytes: what a compressed header, data set or array may inflate to in memory, in bytes.
         total_pixels: pixels of all frames together, which bounds the time.
-        nesting: depth of DICOM sequences.
+        volume_bytes: an array of any number of axes, in bytes; it is read in passing, so this bounds the time.
     """
 
     frame_pixels: int = 1 << 26
@@ -28,7 +28,7 @@ class Limits:
     frames: int = 100_000
     inflated_bytes: int = 1 << 29
     total_pixels: int = 1 << 37
-    nesting: int = 32
+    volume_bytes: int = 1 << 33
 
 
 def check_frame(height: int, width: int, *, samples: int = 1, bytes_per_sample: int = 1, limits: Limits) -> None:
