@@ -24,6 +24,9 @@ def load_backbone(path: str | Path) -> Backbone:
     Raises:
         WeightsError: a tensor is missing, left over or of another shape.
     """
-    from openus_model.export import load_backbone as load
+    from pathlib import Path
 
-    return load(path)
+    from openus_model.saved import read_backbone
+
+    backbone: Backbone = read_backbone(Path(path))
+    return backbone
