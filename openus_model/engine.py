@@ -27,7 +27,7 @@ from openus_model import distributed
 from openus_model.checkpoint import Checkpoint, rotate, save_checkpoint
 from openus_model.contracts import Batch, Losses, Method
 from openus_model.distributed import World
-from openus_model.errors import DivergedError
+from openus_model.errors import DivergedError, WeightsError
 from openus_model.figures import draw_step, write_figure
 from openus_model.optimizer import Rates, clip_gradients, load_optimizer_tensors, optimizer_tensors, set_rates
 from openus_model.recipe import EngineRecipe, OptimizerRecipe
@@ -164,12 +164,15 @@ class Engine:
         """Go on from a checkpoint.
 
         Raises:
-            RuntimeError: its tensors do not fit.
+            WeightsError: its tensors do not fit.
             DataError: the stream is of another corpus, seed or batch.
         """
-        cast(nn.Module, self.method).load_state_dict(dict(checkpoint.method))
+        self.stream.load_state_dict(checkpoint.state["stream"])  # first: it knows another corpus by name
+        try:
+            cast(nn.Module, self.method).load_state_dict(dict(checkpoint.method))
+        except RuntimeError as error:
+            raise WeightsError("the checkpoint does not fit the method", got=str(error).split("\n")[1].strip()) from None
         load_optimizer_tensors(self.optimizer, self.method.trainable(), checkpoint.optimizer)
-        self.stream.load_state_dict(checkpoint.state["stream"])
         self.step = self._saved_step = checkpoint.step
 
     def run(self) -> Outcome:
