@@ -341,6 +341,18 @@ def classify(card: Card, relative: str) -> tuple[str, int]:
     return ("left-out" if any(matches(g, relative) for g in card.leave_out) else "unlisted"), 0
 
 
+def image_rule(card: Card, relative: str) -> ImageRule | None:
+    """The rule that makes the path an image; None where it is none."""
+    role, index = classify(card, relative)
+    return card.images[index] if role == "image" else None
+
+
+def image_key(card: Card, relative: str) -> str:
+    """The key under which masks and tables know the image, folded to lower case."""
+    rule = image_rule(card, relative)
+    return _key(rule or ImageRule(match=()), relative)
+
+
 def reject_of(dataset: str, relative: str, reason: str, detail: str, names: Pseudonymizer) -> Reject:
     """A reject of the listing stage; the item is named by its keyed pseudonym."""
     return Reject(
