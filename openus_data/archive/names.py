@@ -58,7 +58,12 @@ class Names:
     """The names taken so far; refuses a second one that some file system would take for the first."""
 
     def __init__(self) -> None:
-        self._taken: dict[str, tuple[str, bool]] = {}
+        self._taken: dict[str, tuple[str, int]] = {}  # folded path to path and the archive it came from, 0 for folders
+        self._archive = 1
+
+    def next_archive(self) -> None:
+        """Say that the names to come are another archive's."""
+        self._archive += 1
 
     def add_folder(self, parts: tuple[str, ...]) -> None:
         """Take a folder and those above it; taking a folder again is fine.
@@ -68,22 +73,25 @@ class Names:
         """
         for depth in range(1, len(parts) + 1):
             path = "/".join(parts[:depth])
-            known = self._taken.setdefault(_fold(path), (path, True))
-            if known != (path, True):
+            known = self._taken.setdefault(_fold(path), (path, 0))
+            if known != (path, 0):
                 _refuse(path, known[0])
 
-    def add_file(self, parts: tuple[str, ...]) -> None:
-        """Take a file.
+    def add_file(self, parts: tuple[str, ...]) -> bool:
+        """Take a file; False where an earlier archive has this very name, and the bytes must be compared.
 
         Raises:
             UnsafeArchive: the name is taken already, or all but taken.
         """
         self.add_folder(parts[:-1])
         path = "/".join(parts)
-        known = self._taken.get(_fold(path))
-        if known is not None:
-            _refuse(path, known[0])
-        self._taken[_fold(path)] = (path, False)
+        known, archive = self._taken.get(_fold(path), ("", 0))
+        if known == path and 0 < archive < self._archive:
+            return False
+        if known:
+            _refuse(path, known)
+        self._taken[_fold(path)] = (path, self._archive)
+        return True
 
 
 def _fold(path: str) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from openus_data.archive.names import Names, safe_parts, shown
-from openus_data.errors import ArchiveLimit, NoSpace
-from openus_data.store import free_bytes
+from openus_data.errors import ArchiveLimit, NoSpace, UnsafeArchive
+from openus_data.store import BLOCK_BYTES, free_bytes
 
 _SPACE_CHECK_BYTES: Final = 64 << 20
 
@@ -67,6 +67,10 @@ class Sink:
         """Count an archive's own bytes, against which the ratio is taken."""
         self.packed_bytes += size
 
+    def next_archive(self) -> None:
+        """Say that another archive begins: it may hold a file that an earlier one held, if the bytes are the same."""
+        self.names.next_archive()
+
     def expect(self, size: int) -> None:
         """Refuse early what an archive declares beyond the bounds or the disk.
 
@@ -109,11 +113,13 @@ class Sink:
             NoSpace: the disk is full.
         """
         parts = self._base + (safe_parts(name) or safe_parts(""))
-        self.names.add_file(parts)
+        path = self.root.joinpath(*parts)
+        if not self.names.add_file(parts):
+            self._require_same(path, pieces, name)
+            return path
         self.files += 1
         self._check_members()
         self._make(parts[:-1])
-        path = self.root.joinpath(*parts)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o644)
         try:
@@ -121,6 +127,11 @@ class Sink:
         finally:
             os.close(descriptor)
         return path
+
+    def copy(self, name: str, place: Path) -> Path:
+        """Write a file from another one, which must not be a link."""
+        with os.fdopen(os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as content:
+            return self.file(name, iter(lambda: content.read(BLOCK_BYTES), b""))
 
     def _copy(self, descriptor: int, pieces: Iterable[bytes], name: str) -> None:
         size = 0
@@ -153,6 +164,16 @@ class Sink:
             self._unchecked = 0
             if free_bytes(self.root) < self.limits.reserve_bytes:
                 raise NoSpace("the disk is full", next_step="free some space and run this again")
+
+    def _require_same(self, path: Path, pieces: Iterable[bytes], name: str) -> None:
+        with path.open("rb") as known:
+            same = all(known.read(len(piece)) == piece for piece in pieces) and not known.read(1)
+        if not same:
+            raise UnsafeArchive(
+                "two archives hold different files of one name",
+                where=shown(name),
+                next_step="give one of them an `into` in the card",
+            )
 
     def _check_bytes(self, total: int) -> None:
         limits = self.limits

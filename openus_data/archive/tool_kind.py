@@ -7,10 +7,11 @@ import shutil
 import stat
 import subprocess
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-from openus_data.archive.names import safe_parts, shown
+from openus_data.archive.names import shown
 from openus_data.archive.sink import Sink
 from openus_data.errors import ArchiveLimit, DamagedArchive, UnsafeArchive, UnsupportedArchive
 
@@ -44,7 +45,7 @@ def read_with_tool(path: Path, sink: Sink) -> None:
     scratch.mkdir(mode=0o700)
     try:
         _run([tool[0], *tool[1], str(path.absolute())], scratch, sink, path.name)
-        adopt_folder(scratch, sink)
+        copy_folder(scratch, sink)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -74,22 +75,26 @@ def _size(folder: Path) -> int:
     return sum(f.lstat().st_size for f in folder.rglob("*") if not f.is_dir())
 
 
-def adopt_folder(folder: Path, sink: Sink, *, prefix: str = "") -> None:
-    """Move the regular files below a folder to the sink, names judged as if an archive had named them."""
+def copy_folder(folder: Path, sink: Sink, *, skip: Collection[str] = ()) -> None:
+    """Copy what lies below a folder to the sink, names judged as if an archive had named them.
+
+    Args:
+        skip: relative paths that are left out.
+
+    Raises:
+        UnsafeArchive: a link or a device, or by the name rule.
+    """
     for root, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files) + folders:
             place = Path(root, name)
-            relative = prefix + place.relative_to(folder).as_posix()
+            relative = place.relative_to(folder).as_posix()
             kind = place.lstat().st_mode
-            safe_parts(relative)
+            if relative in skip:
+                continue
             if stat.S_ISDIR(kind):
                 sink.folder(relative)
             elif stat.S_ISREG(kind):
-                with place.open("rb") as content:
-                    sink.file(relative, iter(lambda c=content: c.read(1 << 18), b""))  # type: ignore[misc]
-                place.unlink()
+                sink.copy(relative, place)
             else:
-                raise UnsafeArchive(
-                    "a link or a device came out", where=shown(relative), next_step="nothing was unpacked"
-                )
+                raise UnsafeArchive("a link or a device in the folder", where=shown(relative))

@@ -98,6 +98,7 @@ def unpack_into(archive: Path, sink: Sink) -> None:
         ArchiveError: as for `unpack`; the message names the archive.
     """
     sink.add_packed(archive.stat().st_size)
+    sink.next_archive()
     files_before = sink.files
     try:
         _choose(archive)(archive, sink)
@@ -117,6 +118,11 @@ def is_archive(path: Path) -> bool:
     if _NOT_FOR_UNPACKING.fullmatch(path.name):
         return False
     return _ARCHIVE_NAME.fullmatch(path.name) is not None or _reader(path) is not None
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is a part of a split archive other than the one by which it is unpacked."""
+    return re.search(r"\.z\d\d$|\.(zip|7z|tar)\.(?!0*1$)\d{2,4}$", path.name, re.I) is not None
 
 
 def unpack_inner(folder: Path, relative: str, sink: Sink) -> None:
