@@ -17,6 +17,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,17 @@ class _Inert:
     def __setstate__(self, state: object) -> None:
         """Takes what the real class would."""
 
-    def __setitem__(self, key: object, value: object) -> None:
-        """Takes what the real class would."""
+
+class _InertDict(_Inert):
+    """Likewise for a subclass of dict: torch fills plain dictionaries only, so it becomes one."""
+
+    def __new__(cls, *_: object, **__: object) -> OrderedDict[str, Any]:  # type: ignore[misc]
+        return OrderedDict()
 
 
+INERT_DICTS = ("yacs.config.CfgNode", "addict.addict.Dict", "easydict.EasyDict")
 INERT_CLASSES = (
     "argparse.Namespace",
-    "yacs.config.CfgNode",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
     "numpy.dtype",
@@ -78,6 +83,7 @@ def read_checkpoint(path: str | Path) -> Any:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     stand_ins: list[Any] = [(type(name, (_Inert,), {}), name) for name in INERT_CLASSES]
+    stand_ins += [(type(name, (_InertDict,), {}), name) for name in INERT_DICTS]
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # on the pickle's protocol; what fails is said below
