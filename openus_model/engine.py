@@ -171,7 +171,8 @@ class Engine:
         try:
             cast(nn.Module, self.method).load_state_dict(dict(checkpoint.method))
         except RuntimeError as error:
-            raise WeightsError("the checkpoint does not fit the method", got=str(error).split("\n")[1].strip()) from None
+            fault = str(error).split("\n")[1].strip()
+            raise WeightsError("the checkpoint does not fit the method", got=fault) from None
         load_optimizer_tensors(self.optimizer, self.method.trainable(), checkpoint.optimizer)
         self.step = self._saved_step = checkpoint.step
 

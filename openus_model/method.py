@@ -30,12 +30,11 @@ from openus_model.losses.view import view_loss
 from openus_model.mask_policy import Looked, MaskPolicy
 from openus_model.masking import Choice, normalise
 from openus_model.network import Network, Shown
+from openus_model.pixels import MEAN, STD
 from openus_model.recipe import PretrainRecipe
 from openus_model.schedules import Clock, cosine, linear_warmup, over_run
 from openus_model.teacher import follow, start_from
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's statistics, which the public weights expect; grey images are repeated over three channels."""
 PICTURES = 4
 """Images of a figure."""
 
