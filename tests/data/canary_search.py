@@ -148,7 +148,9 @@ def _parquet(content: bytes) -> Iterator[tuple[bytes, str]]:
 
 def _tar(content: bytes) -> Iterator[tuple[bytes, str]]:
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
-        for member in archive.getmembers():
+        members = archive.getmembers()
+        yield repr(archive.pax_headers).encode(), "global headers"
+        for member in members:
             about = (member.name, member.uname, member.gname, member.linkname, sorted(member.pax_headers.items()))
             yield repr(about).encode(), f"header of {member.name}"
             if member.isreg():
@@ -172,5 +174,5 @@ def _streams(content: bytes) -> Iterator[tuple[bytes, str]]:
             inflated = worker.decompress(content[found.start() :], 1 << 22)
         except zlib.error:
             continue
-        if len(inflated) > 16:
+        if len(inflated) >= 8:
             yield inflated, f"stream at {found.start()}"

@@ -102,7 +102,7 @@ def _valid_dataset(canary: Canaries, pixels: NDArray[np.uint8]) -> Dataset:
 
 
 _TEXT_KEYWORDS = (
-    "PatientName", "PatientID", "IssuerOfPatientID", "OtherPatientNames", "PatientBirthName",
+    "PatientID", "IssuerOfPatientID", "OtherPatientNames", "PatientBirthName",
     "PatientMotherBirthName", "PatientAddress", "PatientTelephoneNumbers", "MilitaryRank", "EthnicGroup", "Occupation",
     "AdditionalPatientHistory",
     "PatientComments", "PatientBirthDateInAlternativeCalendar", "PatientDeathDateInAlternativeCalendar",

@@ -1,0 +1,87 @@
+"""Frames without text: black outside the scan area, text inside it found, filled and looked for again.
+
+result = clean_frames(frames, inside)
+if result.is_doubtful: ...            # text is still found after it was filled
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openus_data.deid.burned_in import find_text, find_text_in_clip, remove_text
+from openus_data.records import Pixels, TextBox
+
+ROUNDS: Final = 1
+"""How often a frame is filled from the neighbourhood; a fill can leave an edge that reads as a stroke."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CleanFrames:
+    """Frames after cleaning.
+
+    Args:
+        frames: uint8, of the shape given.
+        boxes: per frame, what was filled.
+        is_doubtful: whether text was still found in a frame at the end.
+    """
+
+    frames: NDArray[np.uint8] = field(repr=False)
+    boxes: tuple[tuple[TextBox, ...], ...]
+    is_doubtful: bool
+
+
+def clean_frames(frames: NDArray[np.uint8], inside: NDArray[np.bool_] | None, *, ocr: bool = False) -> CleanFrames:
+    """Black out what lies outside, and remove text from the rest.
+
+    Text that stands still in a clip is found once for all its frames; each frame is then looked at by itself, since a
+    name may be shown for a moment only.
+
+    Args:
+        frames: uint8, (T, H, W) or (T, H, W, 3). Not changed.
+        inside: the scan area, bool (H, W); None where it is the whole frame.
+        ocr: let the detector of the `[ocr]` extra look too.
+
+    Raises:
+        MissingExtra: `ocr` without the extra.
+    """
+    clean = frames.copy()
+    if inside is not None:
+        clean[:, ~inside] = 0
+    standing = find_text_in_clip(clean, inside, ocr=ocr) if len(clean) > 1 else ()
+    removed: list[tuple[TextBox, ...]] = []
+    doubtful = False
+    for index in range(len(clean)):
+        picture, boxes, rest = _clean_one(clean[index], inside, standing, ocr=ocr and len(clean) == 1)
+        clean[index] = picture
+        if inside is not None:
+            clean[index, ~inside] = 0  # a fill may spill over the outline
+        removed.append(boxes)
+        doubtful |= rest
+    return CleanFrames(frames=clean, boxes=tuple(removed), is_doubtful=doubtful)
+
+
+def _clean_one(
+    pixels: Pixels, inside: NDArray[np.bool_] | None, standing: tuple[TextBox, ...], *, ocr: bool
+) -> tuple[Pixels, tuple[TextBox, ...], bool]:
+    """The picture, what was filled, and whether text is still found."""
+    picture, filled = remove_text(pixels, standing), standing
+    for attempt in range(ROUNDS + 1):
+        found = find_text(picture, inside, ocr=ocr)
+        if not found:
+            return picture, filled, False
+        picture = remove_text(picture, found) if attempt < ROUNDS else _flatten(picture, found)
+        filled = (*filled, *found)
+    return picture, filled, bool(find_text(picture, inside, ocr=ocr))
+
+
+def _flatten(pixels: Pixels, boxes: tuple[TextBox, ...]) -> Pixels:
+    """The picture with each box filled by its own mean: what a fill from the neighbourhood could not calm."""
+    flat = pixels.copy()
+    for found in boxes:
+        x0, y0, x1, y1 = found.box
+        flat[y0:y1, x0:x1] = flat[y0:y1, x0:x1].mean(axis=(0, 1)).astype(np.uint8)
+    return flat
