@@ -20,6 +20,7 @@ from openus_data.decode import dicom_frames as frames
 from openus_data.decode import grey, jpeg
 from openus_data.decode.dicom_header import (
     ENHANCED_VOLUME,
+    PLAIN,
     Header,
     Layout,
     check_class,
@@ -29,6 +30,7 @@ from openus_data.decode.dicom_header import (
     read_layout,
     read_regions,
     read_spacing,
+    text_of,
 )
 from openus_data.decode.limits import Limits
 from openus_data.decode.source import Decoder, Options, Source, guard, pick
@@ -115,7 +117,7 @@ def decode_dicom(source: Source, options: Options) -> Media:
         with guard("DICOM header is damaged"):
             facts, subject, study = options.read_facts(header.dataset)
     regions = read_regions(header.dataset, layout.rows, layout.columns)
-    is_volume = str(header.dataset.get("SOPClassUID")) == ENHANCED_VOLUME
+    is_volume = text_of(header.dataset, "SOPClassUID") == ENHANCED_VOLUME
     shown = _open_frames(source, header, layout, options.limits)
     return Media(
         kind="still" if shown.count == 1 else "volume" if is_volume else "clip",
@@ -160,10 +162,10 @@ def _open_frames(source: Source, header: Header, layout: Layout, limits: Limits)
 
 def _reader(header: Header, layout: Layout, limits: Limits, like: _Reader | None = None) -> _Reader:
     is_plain = header.pixels_bytes is not None
-    if is_plain and header.syntax not in frames.PLAIN:
-        raise DecodeError("DICOM pixel data is not compressed although its header says so", got=header.syntax[:64])
-    if not is_plain and header.syntax not in (frames.JPEG_BASELINE, frames.JPEG_EXTENDED, ""):
+    if header.syntax not in {*PLAIN, frames.JPEG_BASELINE, frames.JPEG_EXTENDED}:
         frames.codec_of(header.syntax)
+    if is_plain != (header.syntax in PLAIN) and header.syntax:
+        raise DecodeError("DICOM pixel data is not packed as its transfer syntax says", got=header.syntax[:64])
     pieces = frames.plain_frames(header, layout) if is_plain else frames.encapsulated_frames(header, layout)
     if like is not None:
         return _Reader(header=header, layout=layout, pieces=pieces, limits=limits, palette=like.palette, tone=like.tone)

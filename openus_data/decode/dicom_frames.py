@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from openjpeg.utils import decode as decode_openjpeg
 
 from openus_data.decode import jpeg
-from openus_data.decode.dicom_header import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, Header, Layout
+from openus_data.decode.dicom_header import Header, Layout
 from openus_data.decode.limits import Limits, check_frame
 from openus_data.decode.source import guard
 from openus_data.errors import DecodeError, UnsupportedFormat
@@ -33,7 +33,6 @@ JPEG_2000 = {_JPEG_FAMILY + tail for tail in ("90", "91", "201", "202", "203")}
 VIDEO = {_JPEG_FAMILY + str(number): "mpegvideo" for number in (100, 101)}
 VIDEO |= {_JPEG_FAMILY + str(number): "h264" for number in range(102, 107)}
 VIDEO |= {_JPEG_FAMILY + str(number): "hevc" for number in (107, 108)}
-PLAIN = {IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN, ""}
 _STARTS = (b"\xff\xd8", b"\xff\x4f", b"\0\0\0\x0cjP  ")
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pydicom import Dataset
+from pydicom.config import IGNORE
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID
 
@@ -28,6 +29,7 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)  # its messages quot
 
 IMPLICIT, EXPLICIT, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
+PLAIN = {IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN, ""}
 _PIXEL_GROUP = 0x7FE00000
 _US_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.3",  # retired multi-frame
@@ -128,6 +130,8 @@ def read_header(data: Any, *, limits: Limits) -> Header:
             raise DecodeLimit("DICOM sequences nested too deep", expected="a few levels") from None
         dataset.set_original_encoding(implicit, little, dataset._character_set)
         at, length = _pixel_element(body, implicit, little)
+        if at is not None and length is not None and _is_encapsulated(body, at, syntax):
+            length, notes = None, (*notes, "fragments under a definite length")
     if guessed:
         notes = (*notes, "transfer syntax guessed")
     return Header(
@@ -225,6 +229,11 @@ def _pixel_element(body: Any, implicit: bool, little: bool) -> tuple[int | None,
         body.seek(min(value + length, _size(body)))
 
 
+def _is_encapsulated(body: Any, at: int, syntax: str) -> bool:
+    body.seek(at)
+    return syntax not in PLAIN and body.read(4) == b"\xfe\xff\x00\xe0"
+
+
 def _size(body: Any) -> int:
     return body.getbuffer().nbytes if isinstance(body, io.BytesIO) else len(body)
 
@@ -238,8 +247,8 @@ def check_class(dataset: Dataset) -> None:
     Raises:
         NotUltrasound: naming the class.
     """
-    uid = _text(dataset, "SOPClassUID")
-    modality = _text(dataset, "Modality").upper()
+    uid = text_of(dataset, "SOPClassUID")
+    modality = text_of(dataset, "Modality").upper()
     if uid in _US_CLASSES:
         return
     is_capture = uid == _CAPTURES or uid.startswith(_CAPTURES + ".")
@@ -248,7 +257,8 @@ def check_class(dataset: Dataset) -> None:
             return
         raise NotUltrasound("not an ultrasound picture", expected="an image", got=_directory_or_nothing(dataset))
     unknown = "a private class" if uid else "an object without a class"
-    name = UID(uid).name if UID(uid).type else unknown
+    registered = UID(uid, validation_mode=IGNORE)
+    name = registered.name if registered.type else unknown
     got = f"{name}, modality {modality}" if is_capture and modality.isalnum() and len(modality) < 8 else name
     raise NotUltrasound("not an ultrasound picture", expected="an Ultrasound Image or Multi-frame object", got=got)
 
@@ -257,7 +267,8 @@ def _directory_or_nothing(dataset: Dataset) -> str:
     return "Media Storage Directory Storage" if "DirectoryRecordSequence" in dataset else "a data set without an image"
 
 
-def _text(dataset: Dataset, keyword: str) -> str:
+def text_of(dataset: Dataset, keyword: str) -> str:
+    """An attribute as text, empty where it is absent; whatever pydicom thinks of it is not said."""
     with guard("DICOM header is damaged"):
         value = dataset.get(keyword)
     return "" if value is None else str(value).strip("\0 ")
@@ -282,7 +293,7 @@ def read_layout(header: Header, *, limits: Limits) -> Layout:
         bits_stored=_number(dataset, "BitsStored", _number(dataset, "BitsAllocated", 8)),
         is_signed=_number(dataset, "PixelRepresentation", 0) == 1,
         planar=_number(dataset, "PlanarConfiguration", 0),
-        photometric=_text(dataset, "PhotometricInterpretation").upper() or "MONOCHROME2",
+        photometric=text_of(dataset, "PhotometricInterpretation").upper() or "MONOCHROME2",
     )
     if layout.samples not in (1, 3) or layout.bits_allocated not in (8, 16):
         raise UnsupportedFormat(

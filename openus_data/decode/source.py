@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from openus_data.decode.limits import Limits
+from openus_data.decode.quiet import quiet_c_libraries
 from openus_data.errors import DecodeError, DecodeLimit, OpenUSDataError
 from openus_data.records import Media
 
@@ -127,7 +128,7 @@ def guard(what: str) -> Iterator[None]:
         what: the fault in a few words, should there be one.
     """
     try:
-        with warnings.catch_warnings():
+        with quiet_c_libraries(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except OpenUSDataError:
