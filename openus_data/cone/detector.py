@@ -1,15 +1,23 @@
-"""From pixels to a scan area: `detect`."""
+"""From pixels to a scan area: `detect`, which reads as the steps it takes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from openus_data.cone.outline import box_polygon, frame_polygon, make_cone, no_cone
-from openus_data.records import Cone, Region
+from openus_data.cone.classify import to_cone
+from openus_data.cone.evidence import Evidence, gather
+from openus_data.cone.outline import box_polygon, make_cone, no_cone
+from openus_data.cone.profile import Mask
+from openus_data.cone.refine import refine
+from openus_data.cone.regions import scan_boxes
+from openus_data.cone.search import Found, search
+from openus_data.cone.temporal import project
+from openus_data.records import Box, Cone, Region
+
+_REACH_CELLS = 2.0
 
 
 def detect(frames: NDArray[np.uint8], *, regions: Sequence[Region] = (), prior: Cone | None = None) -> Cone:
@@ -22,38 +30,46 @@ def detect(frames: NDArray[np.uint8], *, regions: Sequence[Region] = (), prior: 
 
     Returns:
         The scan area, in pixels of the frame.
+
+    Raises:
+        ValueError: frames of another type or number of axes.
     """
-    grey = _brightest(frames)
+    grey, spread = project(frames)
     height, width = grey.shape
-    boxes = [r.box for r in regions if r.spatial_format == 1 and r.data_type in (1, 2)]
-    if boxes:
-        keep = np.zeros_like(grey)
-        for x0, y0, x1, y1 in boxes:
-            keep[y0:y1, x0:x1] = 255
-        grey = cv2.bitwise_and(grey, keep)
-    solid = cv2.morphologyEx((grey > 12).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=4)
-    if count < 2 or stats[1:, cv2.CC_STAT_AREA].max() < 0.01 * grey.size:
-        return prior if prior else no_cone("image")
-    best = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    hull = cv2.convexHull(cv2.findNonZero((labels == best).astype(np.uint8)))[:, 0].astype(np.float64) + 0.5
-    if boxes and len(boxes) == 1:
-        hull_area = cv2.contourArea(hull.astype(np.float32))
-        x0, y0, x1, y1 = boxes[0]
-        if hull_area < 0.3 * (x1 - x0) * (y1 - y0):
-            return make_cone(
-                "linear", box_polygon(boxes[0]), height=height, width=width, confidence=0.4, method="regions"
-            )
-    if stats[best, cv2.CC_STAT_AREA] > 0.95 * grey.size:
-        return make_cone(
-            "full", frame_polygon(height, width), height=height, width=width, confidence=0.7, method="image"
-        )
-    method = "regions+image" if boxes else "image"
-    return make_cone("trapezoid", hull, height=height, width=width, confidence=0.4, method=method)
+    boxes = scan_boxes(regions, height, width)
+    evidence = gather(grey, spread)
+    seen = "temporal" if spread is not None else "image"
+    cone = _within(evidence, boxes[0], f"regions+{seen}") if boxes else _found_cone(search(evidence), evidence, seen)
+    if cone.geometry == "none" and prior is not None:
+        return prior
+    return cone
 
 
-def _brightest(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    colour = frames.shape[-1] == 3 and frames.ndim > 2
-    grey = frames.max(axis=-1) if colour else frames
-    brightest: NDArray[np.uint8] = grey.max(axis=0) if grey.ndim == 3 else grey
-    return brightest
+def _within(evidence: Evidence, box: Box, method: str) -> Cone:
+    """The scan area in a region's box; the box itself where the picture says little."""
+    height, width = evidence.grey.shape
+    found = search(evidence, _cells(evidence, box))
+    cone = _found_cone(found, evidence, method)
+    x0, y0, x1, y1 = box
+    area = (cone.box[2] - cone.box[0]) * (cone.box[3] - cone.box[1])
+    if cone.geometry == "none" or area < 0.4 * (x1 - x0) * (y1 - y0):
+        return make_cone("linear", box_polygon(box), height=height, width=width, confidence=0.4, method="regions")
+    return cone
+
+
+def _cells(evidence: Evidence, box: Box) -> Mask:
+    allowed = np.zeros(evidence.level.shape, np.bool_)
+    sx, sy = evidence.scale
+    x0, y0, x1, y1 = box
+    allowed[int(y0 / sy) : int(np.ceil(y1 / sy)), int(x0 / sx) : int(np.ceil(x1 / sx))] = True
+    return allowed
+
+
+def _found_cone(found: Found | None, evidence: Evidence, method: str) -> Cone:
+    if found is None:
+        return no_cone(method)
+    height, width = evidence.grey.shape
+    scale = evidence.scale
+    shape = refine(found.shape.scaled(*scale), evidence.distance, _REACH_CELLS * max(scale))
+    confidence = min(1.0, max(0.05, found.merit / 1.6))
+    return to_cone(shape, height, width, confidence=confidence, method=method)

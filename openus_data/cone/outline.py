@@ -37,7 +37,7 @@ def raster(cone: Cone, height: int, width: int) -> NDArray[np.bool_]:
 
 
 def fill(mask: NDArray[np.uint8], polygon: Polygon) -> None:
-    """Set to 1 the pixels of `mask` (H, W) whose centre lies inside `polygon` (P, 2), in place; exact, by scan lines."""
+    """Set to 1 the pixels of `mask` (H, W) whose centre lies inside `polygon` (P, 2), in place, exactly."""
     height, width = mask.shape
     top = max(0, math.floor(polygon[:, 1].min()))
     bottom = min(height, math.ceil(polygon[:, 1].max()))
@@ -66,25 +66,23 @@ def signed_area(polygon: Polygon) -> float:
     return float(np.dot(x, np.roll(y, -1)) - np.dot(np.roll(x, -1), y)) / 2
 
 
-def clip_to_frame(polygon: Polygon, height: int, width: int) -> Polygon:
-    """The part (P', 2) of a polygon (P, 2) that lies in the frame; Sutherland and Hodgman's method, edge by edge."""
-    for axis, bound, sign in ((0, 0.0, 1.0), (0, float(width), -1.0), (1, 0.0, 1.0), (1, float(height), -1.0)):
+def clip_to_box(polygon: Polygon, box: Sequence[float]) -> Polygon:
+    """The part (P', 2) of a polygon (P, 2) within (x0, y0, x1, y1); Sutherland and Hodgman's method, side by side."""
+    x0, y0, x1, y1 = box
+    for axis, bound, sign in ((0, x0, 1.0), (0, x1, -1.0), (1, y0, 1.0), (1, y1, -1.0)):
+        depth = (polygon[:, axis] - bound) * sign
+        inside = depth >= 0
+        if inside.all():
+            continue
+        before, depth_before = np.roll(polygon, 1, axis=0), np.roll(depth, 1)
+        crosses = inside != (depth_before >= 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = depth_before / (depth_before - depth)
+        crossing = before + (polygon - before) * np.where(crosses, share, 0.0)[:, None]
+        polygon = np.stack([crossing, polygon], 1)[np.stack([crosses, inside], 1)]
         if not len(polygon):
             break
-        polygon = _clip_half_plane(polygon, axis, bound, sign)
     return polygon
-
-
-def _clip_half_plane(polygon: Polygon, axis: int, bound: float, sign: float) -> Polygon:
-    depth = (polygon[:, axis] - bound) * sign
-    kept: list[NDArray[np.float64]] = []
-    for i in range(len(polygon)):
-        before, here = depth[i - 1], depth[i]
-        if (before >= 0) != (here >= 0):
-            kept.append(polygon[i - 1] + (polygon[i] - polygon[i - 1]) * (before / (before - here)))
-        if here >= 0:
-            kept.append(polygon[i])
-    return np.array(kept, np.float64).reshape(-1, 2)
 
 
 def box_of(polygon: Polygon, height: int, width: int) -> Box:
@@ -104,8 +102,8 @@ def make_cone(
     method: str,
     parameters: Mapping[str, float] | None = None,
 ) -> Cone:
-    """A Cone of one panel, cut at the frame of (height, width) px, vertices clockwise and rounded to 1/100 px."""
-    cut = clockwise(clip_to_frame(polygon, height, width))
+    """A Cone of one panel, cut at the frame of (height, width) px; vertices clockwise, to 1/100 px."""
+    cut = clockwise(clip_to_box(polygon, (0, 0, width, height)))
     rounded = np.round(cut, 2)
     return Cone(
         geometry=geometry,

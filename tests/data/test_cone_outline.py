@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from openus_data.cone import raster
-from openus_data.cone.outline import box_of, box_polygon, clip_to_frame, frame_polygon, make_cone, no_cone, signed_area
+from openus_data.cone.outline import box_of, box_polygon, clip_to_box, frame_polygon, make_cone, no_cone, signed_area
 
 
 def test_the_raster_of_a_box_is_the_box() -> None:
@@ -43,4 +43,4 @@ def test_a_box_holds_its_polygon(shift: float) -> None:
 
 
 def test_clipping_what_lies_outside_leaves_nothing() -> None:
-    assert len(clip_to_frame(box_polygon((-20, -20, -5, -5)), 10, 10)) == 0
+    assert len(clip_to_box(box_polygon((-20, -20, -5, -5)), (0, 0, 10, 10))) == 0

@@ -1,0 +1,129 @@
+"""What each part of a picture says for or against echo, on a grid of about 200 cells.
+
+Scanners paint their background in a few exact levels that reach the rim of the frame; echo is whatever differs from
+all of them over an area. Strokes of text are thin, so a median on a grid twice as fine removes them. Chrome (buttons,
+bars) is bright and exactly flat, which echo never is over an area.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Grey = NDArray[np.uint8]
+CELLS = 200
+"""Cells along the longer side of the grid."""
+_FLAT_TOLERANCE = 2
+_LEVEL_SHARE = 0.1
+_LEVEL_APART = 8
+_CHROME_FLOOR = 12
+_MEDIAN = 5
+_DARKER_TOLERANCE = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The grid. A cell (row, column) covers `scale` x `scale` pixels of the frame.
+
+    Args:
+        level: uint8 (h, w), how far the cell is from every background level once thin strokes are gone.
+        chrome: bool (h, w), bright and exactly flat: interface.
+        moving: bool (h, w), changed over the clip; None for stills.
+        grey: uint8 (H, W), brightness of the frame, of a clip the maximum over time.
+        distance: uint8 (H, W), distance of every pixel to the nearest background level.
+        backgrounds: levels that reach the rim of the frame; empty where echo fills the frame.
+        scale: (x, y), pixels per cell.
+    """
+
+    level: Grey
+    chrome: NDArray[np.bool_]
+    moving: NDArray[np.bool_] | None
+    grey: Grey
+    distance: Grey
+    backgrounds: tuple[int, ...]
+    scale: tuple[float, float]
+
+
+def gather(grey: Grey, spread: Grey | None = None) -> Evidence:
+    """The evidence of one picture.
+
+    Args:
+        grey: uint8 (H, W).
+        spread: uint8 (H, W), maximum less minimum over a clip, or None.
+    """
+    backgrounds = background_levels(grey)
+    distance = cv2.LUT(grey, _distance_table(backgrounds)) if backgrounds else grey
+    height, width = grey.shape
+    step = max(height, width) / CELLS
+    cols, rows = max(8, round(width / step)), max(8, round(height / step))
+    level = _denoise(distance, cols, rows)
+    plain = cv2.resize(grey, (cols, rows), interpolation=cv2.INTER_AREA)
+    moving = None
+    if spread is not None:
+        moving = _denoise(spread, cols, rows) > 6
+    return Evidence(
+        level=level,
+        chrome=_flat(plain) & (level >= _CHROME_FLOOR),
+        moving=moving,
+        grey=grey,
+        distance=distance,
+        backgrounds=backgrounds,
+        scale=(width / cols, height / rows),
+    )
+
+
+def background_levels(grey: Grey) -> tuple[int, ...]:
+    """Levels that are exactly flat along the rim of a frame (H, W), the most frequent first."""
+    rim = np.concatenate(
+        [_rim(grey[0], grey[1]), _rim(grey[-1], grey[-2]), _rim(grey[:, 0], grey[:, 1]), _rim(grey[:, -1], grey[:, -2])]
+    )
+    counts = np.bincount(rim, minlength=256).astype(np.float64)
+    total = 2 * (grey.shape[0] + grey.shape[1])
+    levels: list[int] = []
+    while len(levels) < 4:
+        peak = int(counts.argmax())
+        low, high = max(0, peak - _LEVEL_APART + 1), peak + _LEVEL_APART
+        if counts[max(0, peak - _FLAT_TOLERANCE) : peak + _FLAT_TOLERANCE + 1].sum() < _LEVEL_SHARE * total:
+            break
+        levels.append(peak)
+        counts[low:high] = 0
+    return tuple(levels)
+
+
+def _rim(line: Grey, inner: Grey) -> Grey:
+    """The pixels of a line (N,) along the rim that equal their neighbours to within a level or two."""
+    a = line.astype(np.int16)
+    flat = np.ones(len(a), np.bool_)
+    for shift in (1, 2, 3, 4):
+        flat[shift:] &= np.abs(a[shift:] - a[:-shift]) <= _FLAT_TOLERANCE
+    flat &= np.abs(inner.astype(np.int16) - a) <= _FLAT_TOLERANCE
+    return line[flat]
+
+
+def _distance_table(backgrounds: tuple[int, ...]) -> Grey:
+    """Distance of each of 256 levels to the nearest background; a little darker than it counts as equal."""
+    above = np.arange(256)[:, None] - np.array(backgrounds)
+    distance = np.where(above >= -_DARKER_TOLERANCE, np.maximum(above, 0), -above)
+    table: Grey = distance.min(axis=1).astype(np.uint8)
+    return table
+
+
+def _denoise(picture: Grey, cols: int, rows: int) -> Grey:
+    """(H, W) to (rows, cols) without thin strokes."""
+    fine = cv2.resize(picture, (2 * cols, 2 * rows), interpolation=cv2.INTER_AREA)
+    fine = cv2.medianBlur(fine, _MEDIAN)
+    coarse: Grey = cv2.resize(fine, (cols, rows), interpolation=cv2.INTER_AREA)
+    return coarse
+
+
+def _flat(plain: Grey) -> NDArray[np.bool_]:
+    """Cells (h, w) that equal all their neighbours, over an area."""
+    kernel = np.ones((3, 3), np.uint8)
+    spread = cv2.subtract(cv2.dilate(plain, kernel), cv2.erode(plain, kernel))
+    flat = cv2.morphologyEx((spread <= 1).astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    flat = cv2.dilate(flat, kernel)
+    cells: NDArray[np.bool_] = flat.view(np.bool_)
+    return cells

@@ -1,0 +1,186 @@
+"""Candidate shapes of one mask of echo: a slab, a fan, an inverted fan."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openus_data.cone.profile import Line, Mask, Points, Profile, best_level, best_line, profile
+from openus_data.cone.shape import Bounds, Fan, Shape, Slab
+
+_SLANTED = np.radians(np.arange(-84.0, -2.9, 1.5))
+_SIDES = np.radians(np.concatenate([np.arange(-49.5, -2.9, 1.5), np.arange(-2.0, 2.1), np.arange(3.0, 35.0, 1.5)]))
+_CUT_SHARE = 0.12
+
+
+def candidates(mask: Mask) -> list[Shape]:
+    """Shapes, in cells, that may explain a mask (h, w) with at least one cell."""
+    border = profile(mask)
+    box = _box(mask, border)
+    shapes: list[Shape] = [_upright(box)]
+    slab = _slab(border, box)
+    if slab is not None:
+        shapes.append(slab)
+    fan = _fan(border, box)
+    if fan is not None:
+        shapes.append(fan)
+    upside_down = mask[::-1]
+    h = mask.shape[0]
+    fan = _fan(profile(upside_down), (box[0], h - box[3], box[2], h - box[1]))
+    if fan is not None:
+        shapes.append(_turned(fan, h))
+    return shapes
+
+
+def _turned(fan: Fan, h: int) -> Fan:
+    x0, y0, x1, y1 = fan.box
+    return Fan(
+        apex_x=fan.apex_x,
+        apex_y=h - fan.apex_y,
+        left=fan.left,
+        right=fan.right,
+        near=fan.near,
+        far=fan.far,
+        box=(x0, h - y1, x1, h - y0),
+        inverted=True,
+    )
+
+
+def _box(mask: Mask, border: Profile) -> Bounds:
+    """Robust sides: where many border points lie and few beyond; the rim of the frame where the mask reaches it."""
+    h, w = border.size
+    rows, cols = mask.any(axis=1), mask.any(axis=0)
+    share = 0.25
+    left = 0.0 if mask[:, 0].sum() > share * rows.sum() else -best_level(-border.left[:, 0])[0]
+    right = float(w) if mask[:, -1].sum() > share * rows.sum() else best_level(border.right[:, 0])[0]
+    top = 0.0 if mask[0].sum() > share * cols.sum() else -best_level(-border.top[:, 1])[0]
+    bottom = float(h) if mask[-1].sum() > share * cols.sum() else best_level(border.bottom[:, 1])[0]
+    return left, top, right or float(w), bottom or float(h)
+
+
+def _upright(box: Bounds) -> Slab:
+    x0, y0, x1, y1 = box
+    return Slab(top_left=x0, top_right=x1, bottom_right=x1, bottom_left=x0, top=y0, bottom=y1)
+
+
+def _slab(border: Profile, box: Bounds) -> Slab | None:
+    """Slanted straight sides between a flat top and bottom."""
+    left = best_line(border.left, _SIDES)
+    right = best_line(border.mirrored().left, _SIDES)
+    if left is None or right is None:
+        return None
+    w = border.size[1]
+    top, bottom = box[1], box[3]
+    return Slab(
+        top_left=_x_at(left, top),
+        top_right=w - _x_at(right, top),
+        bottom_right=w - _x_at(right, bottom),
+        bottom_left=_x_at(left, bottom),
+        top=top,
+        bottom=bottom,
+    )
+
+
+def _x_at(line: Line, y: float) -> float:
+    return (line.offset - math.sin(line.angle) * y) / -math.cos(line.angle)
+
+
+def _fan(border: Profile, box: Bounds) -> Fan | None:
+    h, w = border.size
+    left = best_line(_left_side(border), _SLANTED)
+    mirrored = border.mirrored()
+    right = best_line(_left_side(mirrored), _SLANTED)
+    least = max(6.0, 0.06 * h)
+    if left is None or right is None or left.count < least or right.count < least:
+        return None
+    apex = _apex(left, right, w)
+    if apex is None:
+        return None
+    ax, ay = apex
+    lo, hi = left.angle, -right.angle
+    near, far = _arcs(border, apex, lo, hi)
+    shape = Fan(apex_x=ax, apex_y=ay, left=lo, right=hi, near=near, far=far, box=(0.0, 0.0, float(w), float(h)))
+    return _cut(shape, border, box)
+
+
+def _left_side(border: Profile) -> Points:
+    """Points of the left border, and of the top one left of its middle."""
+    middle = border.top[:, 0].mean() if len(border.top) else 0.0
+    return np.concatenate([border.left, border.top[border.top[:, 0] < middle]])
+
+
+def _apex(left: Line, right: Line, w: int) -> tuple[float, float] | None:
+    """Where the left border and the right one (given mirrored) meet."""
+    normal_right = right.normal * np.array([-1.0, 1.0])
+    system = np.stack([left.normal, normal_right])
+    if abs(np.linalg.det(system)) < 1e-3:
+        return None
+    offset_right = right.offset + normal_right[0] * w
+    x, y = np.linalg.solve(system, np.array([left.offset, offset_right]))
+    return float(x), float(y)
+
+
+def _arcs(border: Profile, apex: tuple[float, float], lo: float, hi: float) -> tuple[float, float]:
+    """Radii of the near and the far arc."""
+    far_points = np.concatenate([border.bottom, border.left, border.right])
+    far_r = _radii_within(far_points, apex, lo, hi, 0.03)
+    outer = np.concatenate([border.bottom, border.left, border.right, border.top])
+    every = np.hypot(outer[:, 0] - apex[0], outer[:, 1] - apex[1])
+    far, count = best_level(far_r, cost=1.0)
+    if count < 5:
+        h, w = border.size
+        corners = np.array([(0, h), (w, h)], np.float64) - np.array(apex)
+        far = float(max(np.hypot(corners[:, 0], corners[:, 1]).max(), every.max(initial=0.0)))
+    near_r = _radii_within(border.top, apex, lo, hi, 0.05)
+    near, count = best_level(-near_r, cost=1.0)
+    near = max(0.0, -near) if count >= 4 else float(max(0.0, near_r.min(initial=0.0)))
+    return (near, far) if near < far else (0.0, far)
+
+
+def _radii_within(
+    points: Points, apex: tuple[float, float], lo: float, hi: float, margin: float
+) -> NDArray[np.float64]:
+    away = points - np.array(apex)
+    angle = np.arctan2(away[:, 0], away[:, 1])
+    radius: NDArray[np.float64] = np.hypot(away[:, 0], away[:, 1])[(angle > lo + margin) & (angle < hi - margin)]
+    return radius
+
+
+def _cut(fan: Fan, border: Profile, box: Bounds) -> Fan:
+    """The fan, cut where many border points line up upright or flat well within it."""
+    h, w = border.size
+    x0, y0, x1, y1 = fan.box
+    if _lines_up(border.left, 0, box[0], fan, _CUT_SHARE * h):
+        x0 = box[0]
+    if _lines_up(border.right, 0, box[2], fan, _CUT_SHARE * h):
+        x1 = box[2]
+    if _lines_up(border.top, 1, box[1], fan, _CUT_SHARE * w):
+        y0 = box[1]
+    if _lines_up(border.bottom, 1, box[3], fan, _CUT_SHARE * w):
+        y1 = box[3]
+    return Fan(
+        apex_x=fan.apex_x,
+        apex_y=fan.apex_y,
+        left=fan.left,
+        right=fan.right,
+        near=fan.near,
+        far=fan.far,
+        box=(x0, y0, x1, y1),
+    )
+
+
+def _lines_up(points: Points, axis: int, level: float, fan: Fan, least: float) -> bool:
+    """Whether at least `least` of the points lie on a side of the box and more than two cells within the fan."""
+    on = points[np.abs(points[:, axis] - level) <= 1.0]
+    away = on - np.array([fan.apex_x, fan.apex_y])
+    radius, angle = np.hypot(away[:, 0], away[:, 1]), np.arctan2(away[:, 0], away[:, 1])
+    margin = 2.0
+    within = (
+        (radius < fan.far - margin)
+        & (radius > fan.near + margin)
+        & (np.sin(angle - fan.left) * radius > margin)
+        & (np.sin(fan.right - angle) * radius > margin)
+    )
+    return int(within.sum()) >= least

@@ -1,0 +1,222 @@
+"""A shape found on the grid, moved to where the echo ends in the picture, to a fraction of a pixel.
+
+At points along the outline the brightness is read across it, and the outermost step down to the background found. The
+steps of all points then move the shape's few numbers together, by weighted least squares, so that a dark stretch or a
+word at the border moves nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openus_data.cone.evidence import Grey
+from openus_data.cone.outline import Polygon
+from openus_data.cone.shape import Fan, Shape, Slab
+
+_SAMPLES = 48
+_CLIP = 14.0
+_LEAST_STEP = 1.5
+_WINDOW = 2
+_Steps = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Offsets outward in px (N,), and weights (N,)."""
+
+
+def refine(shape: Shape, distance: Grey, reach_px: float) -> Shape:
+    """The shape (in pixels) on the nearest edges.
+
+    Args:
+        shape: within `reach_px` of the truth.
+        distance: uint8 (H, W), 0 on the background.
+        reach_px: how far to look on either side.
+    """
+    if isinstance(shape, Slab):
+        for reach in (reach_px, max(3.0, reach_px / 2)):
+            shape = _refine_slab(shape, distance, reach)
+        return shape
+    for reach in (reach_px, reach_px, max(3.0, reach_px / 2)):
+        shape = _refine_fan(shape, distance, reach)
+    return shape
+
+
+def steps(point: Polygon, normal: Polygon, distance: Grey, reach: float) -> _Steps:
+    """Where brightness falls to the background across an outline.
+
+    Args:
+        point: (N, 2) on the outline, px.
+        normal: (N, 2) outward.
+        distance: uint8 (H, W).
+        reach: px on either side.
+
+    Returns:
+        Offsets outward (N,) and weights (N,), zero where no step is seen or the point is on the rim.
+    """
+    h, w = distance.shape
+    half = max(3, math.ceil(reach)) + _WINDOW
+    offsets = np.arange(-half, half + 1, dtype=np.float64)
+    x = point[:, :1] + normal[:, :1] * offsets
+    y = point[:, 1:] + normal[:, 1:] * offsets
+    seen = (x >= 0) & (x < w) & (y >= 0) & (y < h)
+    column = np.clip(x, 0, w - 1).astype(np.intp)
+    row = np.clip(y, 0, h - 1).astype(np.intp)
+    level = np.minimum(distance[row, column], _CLIP) * seen
+    total = np.cumsum(np.pad(level, ((0, 0), (1, 0))), axis=1)
+    window = (total[:, _WINDOW:] - total[:, :-_WINDOW]) / _WINDOW
+    fall = window[:, :-_WINDOW] - 1.3 * window[:, _WINDOW:]
+    first = fall.shape[1] - 1 - fall[:, ::-1].argmax(axis=1)
+    size = fall[np.arange(len(fall)), first]
+    offset = offsets[first + _WINDOW] - 0.5
+    rim = (point[:, 0] <= 1) | (point[:, 1] <= 1) | (point[:, 0] >= w - 1) | (point[:, 1] >= h - 1)
+    weight = np.where((size >= _LEAST_STEP) & ~rim, np.sqrt(np.maximum(size, 0)), 0.0)
+    return offset, weight
+
+
+def _robust(weight: NDArray[np.float64], residual: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights that forget what is far from the rest."""
+    seen = np.abs(residual[weight > 0])
+    spread = max(0.6, 1.5 * float(np.median(seen))) if len(seen) else 1.0
+    return weight / (1 + (residual / spread) ** 2) ** 2
+
+
+def _solve(
+    design: NDArray[np.float64], offset: NDArray[np.float64], weight: NDArray[np.float64], damp: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Damped, weighted and reweighted least squares; the move (K,) of K numbers."""
+    move = np.zeros(design.shape[1])
+    residual: NDArray[np.float64] = offset - _level(offset, weight)
+    for _ in range(4):
+        w = _robust(weight, residual)
+        weighted = design * w[:, None]
+        move = np.linalg.solve(weighted.T @ design + np.diag(damp), weighted.T @ offset)
+        residual = offset - design @ move
+    return move
+
+
+def _level(offset: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+    seen = offset[weight > 0]
+    return float(np.median(seen)) if len(seen) else 0.0
+
+
+def _refine_fan(fan: Fan, distance: Grey, reach: float) -> Fan:
+    image = distance[::-1] if fan.inverted else distance
+    h = distance.shape[0]
+    ax, ay = fan.apex_x, (h - fan.apex_y if fan.inverted else fan.apex_y)
+    x0, y0, x1, y1 = fan.box
+    if fan.inverted:
+        y0, y1 = h - y1, h - y0
+    inner = (x0 + reach, y0 + reach, x1 - reach, y1 - reach)
+    apex = np.array([ax, ay])
+    parts = []
+    radius = np.linspace(fan.near, fan.far, _SAMPLES + 2)[1:-1]
+    for angle, side in ((fan.left, -1.0), (fan.right, 1.0)):
+        ray = np.array([math.sin(angle), math.cos(angle)])
+        normal = side * np.array([ray[1], -ray[0]])
+        design = np.zeros((_SAMPLES, 6))
+        design[:, :2] = normal
+        design[:, 2 if side < 0 else 3] = side * radius
+        parts.append((apex + radius[:, None] * ray, np.tile(normal, (_SAMPLES, 1)), design))
+    angles = np.linspace(fan.left, fan.right, _SAMPLES + 2)[1:-1]
+    rays = np.stack([np.sin(angles), np.cos(angles)], 1)
+    for r, side in ((fan.near, -1.0), (fan.far, 1.0)):
+        design = np.zeros((_SAMPLES, 6))
+        design[:, :2] = side * rays
+        design[:, 4 if side < 0 else 5] = side
+        parts.append((apex + r * rays, side * rays, design))
+    point, normal, design = (np.concatenate(column) for column in zip(*parts, strict=True))
+    offset, weight = steps(point, normal, image, reach)
+    within = (point[:, 0] > inner[0]) & (point[:, 0] < inner[2]) & (point[:, 1] > inner[1]) & (point[:, 1] < inner[3])
+    frame = (inner[0] <= reach, inner[1] <= reach)
+    del frame
+    weight = weight * within
+    scale = max(1.0, fan.far)
+    damp = np.array([0.02, 0.02, 0.02 * scale**2, 0.02 * scale**2, 0.5, 0.5])
+    move = np.clip(_solve(design, offset, weight, damp), -3 * reach, 3 * reach)
+    ax, ay = ax + move[0], ay + move[1]
+    left, right = fan.left + float(move[2]), fan.right + float(move[3])
+    return Fan(
+        apex_x=float(ax),
+        apex_y=float(h - ay if fan.inverted else ay),
+        left=max(left, -math.pi * 0.95),
+        right=min(right, math.pi * 0.95),
+        near=max(0.0, fan.near + float(move[4])),
+        far=fan.far + float(move[5]),
+        box=_refine_box(fan, distance, reach),
+        inverted=fan.inverted,
+    )
+
+
+def _refine_box(fan: Fan, distance: Grey, reach: float) -> tuple[float, float, float, float]:
+    """The sides of the box that cut the fan within the frame, on their edges."""
+    h, w = distance.shape
+    outline = fan.outline()
+    sides = list(fan.box)
+    for side, (axis, sign, rim) in enumerate(((0, -1.0, 0.0), (1, -1.0, 0.0), (0, 1.0, float(w)), (1, 1.0, float(h)))):
+        if abs(sides[side] - rim) < 1:
+            continue
+        on = outline[np.abs(outline[:, axis] - sides[side]) < 0.5]
+        if len(on) < 2:
+            continue
+        along = np.linspace(on[:, 1 - axis].min(), on[:, 1 - axis].max(), _SAMPLES + 2)[1:-1]
+        sides[side] += sign * _shift(axis, sides[side], along, sign, distance, reach)
+    return sides[0], sides[1], sides[2], sides[3]
+
+
+def _shift(axis: int, level: float, along: NDArray[np.float64], sign: float, distance: Grey, reach: float) -> float:
+    """How far outward the edge lies of an upright or flat border."""
+    point = np.empty((len(along), 2))
+    point[:, axis], point[:, 1 - axis] = level, along
+    normal = np.zeros((len(along), 2))
+    normal[:, axis] = sign
+    offset, weight = steps(point, normal, distance, reach)
+    return _weighted_median(offset, weight)
+
+
+def _weighted_median(offset: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+    if (weight > 0).sum() < 4:
+        return 0.0
+    order = np.argsort(offset)
+    total = np.cumsum(weight[order])
+    return float(offset[order][np.searchsorted(total, total[-1] / 2)])
+
+
+def _refine_slab(slab: Slab, distance: Grey, reach: float) -> Slab:
+    down = np.linspace(slab.top, slab.bottom, _SAMPLES + 2)[1:-1]
+    share = (down - slab.top) / max(1e-6, slab.bottom - slab.top)
+    across = np.linspace(0, 1, _SAMPLES + 2)[1:-1]
+    sloped = slab.top_left != slab.bottom_left or slab.top_right != slab.bottom_right
+    corners: dict[str, float] = {}
+    for name, sign in (("left", -1.0), ("right", 1.0)):
+        above, below = getattr(slab, f"top_{name}"), getattr(slab, f"bottom_{name}")
+        point = np.stack([above + (below - above) * share, down], 1)
+        normal = np.tile([sign, 0.0], (len(down), 1))
+        offset, weight = steps(point, normal, distance, reach)
+        corners |= _move_side(name, sign, above, below, share, offset, weight, sloped=sloped)
+    top = slab.top - _shift(
+        1, slab.top, slab.top_left + (slab.top_right - slab.top_left) * across, -1.0, distance, reach
+    )
+    bottom_x = slab.bottom_left + (slab.bottom_right - slab.bottom_left) * across
+    bottom = slab.bottom + _shift(1, slab.bottom, bottom_x, 1.0, distance, reach)
+    return Slab(**corners, top=top, bottom=bottom)
+
+
+def _move_side(
+    name: str,
+    sign: float,
+    above: float,
+    below: float,
+    share: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    *,
+    sloped: bool,
+) -> dict[str, float]:
+    if (weight > 0).sum() < 4:
+        return {f"top_{name}": above, f"bottom_{name}": below}
+    if not sloped:
+        shift = sign * _weighted_median(offset, weight)
+        return {f"top_{name}": above + shift, f"bottom_{name}": below + shift}
+    design = np.stack([1 - share, share], 1)
+    move = _solve(design, offset, weight, np.full(2, 0.5))
+    return {f"top_{name}": above + sign * float(move[0]), f"bottom_{name}": below + sign * float(move[1])}

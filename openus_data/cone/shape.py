@@ -1,0 +1,111 @@
+"""The shapes that scanners paint, as a few numbers, and their outlines.
+
+A Fan lies between two straight borders that meet at an apex and between two arcs round it, cut by a box: sectors,
+curved arrays, virtual convex (flat top), cropped fans. A Slab lies between two straight borders, a flat top and a flat
+bottom: linear arrays, steered parallelograms, trapezoids.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from openus_data.cone.outline import Polygon, clip_to_box
+
+_ARC_STEP = math.radians(3.0)
+Bounds = tuple[float, float, float, float]
+"""(x0, y0, x1, y1), continuous."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fan:
+    """A part of a ring, cut by a box.
+
+    Args:
+        apex_x, apex_y: where the straight borders meet.
+        left, right: angles of the borders to the axis that points down (up when inverted), radians; left < right.
+        near, far: radii of the arcs.
+        box: what cuts it; the frame where nothing does.
+        inverted: the apex is below.
+    """
+
+    apex_x: float
+    apex_y: float
+    left: float
+    right: float
+    near: float
+    far: float
+    box: Bounds
+    inverted: bool = False
+
+    def outline(self) -> Polygon:
+        """(P, 2) vertices, cut by the box."""
+        count = max(9, math.ceil((self.right - self.left) / _ARC_STEP))
+        angles = np.linspace(self.left, self.right, count + 1)
+        down = -1.0 if self.inverted else 1.0
+        rays = np.stack([np.sin(angles), down * np.cos(angles)], 1)
+        apex = np.array([self.apex_x, self.apex_y])
+        near = apex + self.near * rays if self.near > 0 else apex[None]
+        return clip_to_box(np.concatenate([near, (apex + self.far * rays)[::-1]]), self.box)
+
+    def scaled(self, x: float, y: float) -> Fan:
+        """In units that are smaller by x and y (which differ by a rounding at most)."""
+        mean = math.sqrt(x * y)
+        return Fan(
+            apex_x=self.apex_x * x,
+            apex_y=self.apex_y * y,
+            left=self.left,
+            right=self.right,
+            near=self.near * mean,
+            far=self.far * mean,
+            box=_scaled_box(self.box, x, y),
+            inverted=self.inverted,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slab:
+    """Between two straight borders, a flat top and a flat bottom.
+
+    Args:
+        top_left, top_right, bottom_right, bottom_left: x of the corners.
+        top, bottom: y.
+    """
+
+    top_left: float
+    top_right: float
+    bottom_right: float
+    bottom_left: float
+    top: float
+    bottom: float
+
+    def outline(self) -> Polygon:
+        """(4, 2) vertices, clockwise."""
+        return np.array(
+            [
+                (self.top_left, self.top),
+                (self.top_right, self.top),
+                (self.bottom_right, self.bottom),
+                (self.bottom_left, self.bottom),
+            ]
+        )
+
+    def scaled(self, x: float, y: float) -> Slab:
+        """In units that are smaller by x and y."""
+        return Slab(
+            top_left=self.top_left * x,
+            top_right=self.top_right * x,
+            bottom_right=self.bottom_right * x,
+            bottom_left=self.bottom_left * x,
+            top=self.top * y,
+            bottom=self.bottom * y,
+        )
+
+
+Shape = Fan | Slab
+
+
+def _scaled_box(box: Bounds, x: float, y: float) -> Bounds:
+    return box[0] * x, box[1] * y, box[2] * x, box[3] * y
