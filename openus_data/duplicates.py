@@ -76,6 +76,12 @@ def correlation(first: Pixels, second: Pixels) -> float:
     return float(_correlations(first[None], second[None])[0])
 
 
+def structure(thumb: Pixels) -> NDArray[np.float64]:
+    """A thumbnail freed of slow shading, as a vector of length 1, (1024,); the product of two is their correlation."""
+    levels = _without_shading(thumb[None]).ravel()
+    return np.asarray(levels / max(float(np.linalg.norm(levels)), 1.0), dtype=np.float64)
+
+
 def group(thumbnails: Thumbnails, settings: DuplicateSettings | None = None) -> Labels:
     """Label near-duplicates.
 

@@ -72,6 +72,7 @@ def judge(
     settings: QualitySettings | None = None,
     cone_part: float = 1.0,
     text_part: float = 0.0,
+    is_cone_sure: bool = True,
 ) -> QualityReport:
     """Judge one stored picture. Works on an even sample of its pixels, so that the cost does not grow with its size.
 
@@ -81,6 +82,7 @@ def judge(
         settings: what is rejected.
         cone_part: area of the scan area over that of the source frame, 0 to 1.
         text_part: area of removed text over that of the scan area, 0 to 1.
+        is_cone_sure: whether the outline could be relied on.
     """
     settings = settings or QualitySettings()
     flags: set[str] = set()
@@ -88,6 +90,8 @@ def judge(
         flags.add("tiny")
     if pixels.ndim == 3:
         flags.add("colour")
+    if not is_cone_sure:
+        flags.add("cone_unsure")
     if cone_part < _SMALL_CONE_PART:
         flags.add("small_cone")
     if text_part > _TEXT_PART:

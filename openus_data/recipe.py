@@ -146,11 +146,13 @@ class SplitRecipe:
         val: part of the subjects of an evaluation dataset that goes to `val`, 0 to 1.
         test: part that goes to `test`; the rest is `train`.
         train_of_both: where the training part of datasets with role `both` goes.
+        role_of_private: the role of a private folder, which has no card to say it.
     """
 
     val: float = 0.1
     test: float = 0.2
     train_of_both: Literal["train", "pretrain"] = "train"
+    role_of_private: Literal["pretrain", "evaluate", "both"] = "pretrain"
 
     def __post_init__(self) -> None:
         _within("split.val", self.val, 0, 1)
@@ -180,11 +182,11 @@ class LimitsRecipe:
 
     Args:
         seconds: time that one file may take.
-        memory_mb: memory of one worker.
+        memory_mb: memory that one file may take in a worker, in MiB.
     """
 
-    seconds: float = 600.0
-    memory_mb: int = 4000
+    seconds: float = 300.0
+    memory_mb: int = 1200
 
     def __post_init__(self) -> None:
         _within("limits.seconds", self.seconds, 1, 10**6)

@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import BinaryIO, Final
@@ -57,16 +57,24 @@ class Sidecar:
         size_bytes: length of the tar; `bytes` in the file.
         sha256: digest of the tar.
         members: every file in order.
+        plan: digest of what the shard was made from; empty where it was not planned.
     """
 
     samples: int
     size_bytes: int
     sha256: str
     members: tuple[Member, ...]
+    plan: str = ""
+
+    def without_members(self) -> Sidecar:
+        """The same without the list of files, which may be long."""
+        return replace(self, members=())
 
     def to_json(self) -> bytes:
         """The sidecar's file content; one member a line, so that it can be read and compared."""
-        head = json.dumps({"samples": self.samples, "bytes": self.size_bytes, "sha256": self.sha256})[:-1]
+        head = json.dumps(
+            {"samples": self.samples, "bytes": self.size_bytes, "sha256": self.sha256, "plan": self.plan}
+        )[:-1]
         lines = ",\n".join(json.dumps({"name": m.name, "offset": m.offset, "size": m.size}) for m in self.members)
         return f'{head}, "members": [\n{lines}\n]}}\n'.encode()
 
@@ -78,10 +86,12 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         out: the OUT folder.
         split: one of schema.SPLITS.
         index: number of the shard in its split.
+        plan: digest of what it is made from, kept in the sidecar.
     """
 
-    def __init__(self, out: Path, split: str, index: int) -> None:
+    def __init__(self, out: Path, split: str, index: int, *, plan: str = "") -> None:
         self.name = shard_name(split, index)
+        self._plan = plan
         self._path = out / self.name
         self._context = write_aside(self._path)
         self._handle: BinaryIO | None = None
@@ -137,6 +147,7 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
                 size_bytes=self._offset,
                 sha256=self._digest.hexdigest(),
                 members=tuple(self._members),
+                plan=self._plan,
             )
             write_bytes_aside(sidecar_path(self._path), self._sidecar.to_json())
 
@@ -217,6 +228,7 @@ def read_sidecar(shard: Path) -> Sidecar:
             members=tuple(
                 Member(name=str(m["name"]), offset=int(m["offset"]), size=int(m["size"])) for m in raw["members"]
             ),
+            plan=str(raw.get("plan", "")),
         )
     except FileNotFoundError as error:
         raise CorpusError("the sidecar is missing", where=shard.name, next_step="run the build again") from error

@@ -1,0 +1,317 @@
+"""`openus-data build`: from fetched datasets and private folders to shards, manifest and rejects.
+
+    cards, folders -> plan -> items -> process (one file each, any number of workers)          candidate.py
+      -> records in OUT/.staging -> duplicates and splits over all of them, no pixels          sample_table.py, split.py
+      -> shards -> manifest.parquet, rejects.parquet, build.json -> their final names           shard_task.py, publish.py
+
+Equal inputs and recipe give equal bytes, whatever the workers, the executor, the order in which files are done, and the
+number of times the build was killed and run again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openus_data import datacard
+from openus_data.build_plan import BuildPlan, BuildRequest, plan_build
+from openus_data.build_report import BuildReport, DatasetCounts, build_json
+from openus_data.duplicates import DuplicateSettings
+from openus_data.errors import CorpusError, NoSpace, UsageError
+from openus_data.executor import TaskLimits, open_executor
+from openus_data.first_stage import FirstStage
+from openus_data.journal import Journal
+from openus_data.manifest import TableWriter, write_rejects
+from openus_data.progress import Progress
+from openus_data.publish import DERIVED_NAMES, finish_commit, publish
+from openus_data.recipe import BuildRecipe
+from openus_data.records import Item, Reject
+from openus_data.sample_table import SampleTable, SampleTableBuilder
+from openus_data.schema import BUILD_NAME, MANIFEST_NAME, REJECTS_NAME, SPLITS, manifest_schema
+from openus_data.shard_task import PlannedSample, ShardPlan, ShardResult, write_shard
+from openus_data.shards import Sidecar, plan_shards
+from openus_data.split import Assignment, SplitSettings, assign
+from openus_data.staging import RECORDS_NAME, Staging
+from openus_data.store import folder_lock, free_bytes, sha256_file, write_text_aside
+
+__all__ = ["BuildReport", "BuildRequest", "build"]
+
+_SECONDS_PER_FILE = 0.03
+_BYTES_PER_INPUT_BYTE = 2.0
+"""For the estimates of a dry run: one 800x600 picture on one core; staging and shards lie on the disk side by side."""
+
+
+def build(request: BuildRequest) -> BuildReport:
+    """Build a corpus, or bring one up to date.
+
+    Raises:
+        UsageError: the request cannot be carried out as written.
+        LockedError: another run works in OUT.
+        NoSpace: the disk is full; what is done stands, and the next run goes on from it.
+    """
+    started = time.monotonic()
+    plan = plan_build(request)
+    if request.dry_run:
+        return describe(plan)
+    if not plan.sources:
+        return BuildReport(datasets={}, missing=dict(plan.missing), failures=0, is_changed=False)
+    try:
+        with folder_lock(request.out):
+            return _run(plan, started)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace("the disk is full", next_step="free space and run the same command again") from error
+        raise
+
+
+def _run(plan: BuildPlan, started: float) -> BuildReport:
+    out = plan.request.out
+    finish_commit(out)
+    with Staging(out) as staging:
+        first, table, assignment = _decide(plan, staging)
+        built = _write_shards(plan, staging, table, assignment)
+        _account(first, table, assignment, staging)
+        _write_tables(plan, staging, first, built)
+        _write_records(staging, first, table, built)
+    is_changed = publish(out, built.shards)
+    if is_changed or not all((out / name).exists() for name in DERIVED_NAMES):
+        datacard.write_cards(out, plan.cards)
+    return BuildReport(
+        datasets=first.counts,
+        missing=dict(plan.missing),
+        failures=first.failures,
+        worked_on=first.worked_on,
+        reused=first.reused,
+        seconds=time.monotonic() - started,
+        is_changed=is_changed,
+    )
+
+
+def _decide(plan: BuildPlan, staging: Staging) -> tuple[FirstStage, SampleTable, Assignment]:
+    """The first stage and the barrier: every candidate, and where it goes.
+
+    A sample that no split held in an earlier build, and that one holds now, was not kept: its file is worked on again.
+    """
+    while True:
+        first = FirstStage(plan, staging)
+        with SampleTableBuilder(staging.folder) as builder:
+            first.run(builder)
+        table = builder.finish(_duplicate_settings(plan.recipe))
+        assignment = assign(table.split_input, _split_settings(plan.recipe))
+        lost = np.flatnonzero(assignment.is_kept & ~table.is_stored)
+        if not len(lost):
+            return first, table, assignment
+        _forget(plan, staging, table, lost)
+
+
+def _forget(plan: BuildPlan, staging: Staging, table: SampleTable, lost: NDArray[np.int64]) -> None:
+    headers = [staging.record_at(int(table.book[i]), int(table.start[i])).header for i in lost]
+    datasets = {h["dataset"] for h in headers}
+    gone = datasets - {s.terms.dataset for s in plan.sources}
+    if gone:
+        raise UsageError("pictures of earlier builds are needed again", where=", ".join(sorted(gone)),
+                         next_step="name these datasets too")  # fmt: skip
+    staging.forget({h["item"] for h in headers})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Built:
+    """What the shards hold, by index into the sample table where not said otherwise.
+
+    Args:
+        shards: sidecar by name, in order.
+        shard: index of the sample's shard; -1 for a dropped sample.
+        image, mask: (N, 3) offset, size and CRC-32 in the shard; size -1 where there is none.
+        rows: rows of the manifest.
+    """
+
+    shards: dict[str, Sidecar]
+    shard: NDArray[np.int64]
+    image: NDArray[np.int64]
+    mask: NDArray[np.int64]
+
+
+def _write_shards(plan: BuildPlan, staging: Staging, table: SampleTable, assignment: Assignment) -> _Built:
+    """Write every shard that is not there yet, and the manifest, a row group a shard, in the order of the plan."""
+    plans = list(_shard_plans(plan, staging, table, assignment))
+    none = np.full((len(table), 3), -1, dtype=np.int64)
+    built = _Built(shards={}, shard=np.full(len(table), -1, dtype=np.int64), image=none, mask=none.copy())
+    executor = open_executor("local", workers=plan.request.workers, limits=TaskLimits(seconds=0, memory_mb=0))
+    with (
+        Progress("shards", total=len(plans), quiet=plan.request.quiet, unit="shards") as progress,
+        TableWriter(staging.new / MANIFEST_NAME, manifest_schema()) as manifest,
+    ):
+        for outcome in executor.run(write_shard, (shard for shard, _ in plans), ordered=True):
+            if outcome.value is None:
+                raise _shard_error(outcome.failure.detail if outcome.failure else "")
+            _note(built, outcome.value, plans[outcome.index][1])
+            manifest.write_table(outcome.value.table())
+            progress.advance()
+    return built
+
+
+def _shard_plans(
+    plan: BuildPlan, staging: Staging, table: SampleTable, assignment: Assignment
+) -> list[tuple[ShardPlan, NDArray[np.int64]]]:
+    """Every shard and the samples in it: a split's samples in the order of their keyed hash, cut by number and size."""
+    groups = _duplicate_groups(table, assignment)
+    plans = []
+    for number, split in enumerate(SPLITS):
+        chosen = np.flatnonzero(assignment.is_kept & (assignment.split == number))
+        bounds = plan.recipe.shards
+        counts = plan_shards(
+            table.size_bytes[chosen].tolist(),
+            max_samples=bounds.most_samples,
+            max_bytes=bounds.most_megabytes * 10**6,
+        )
+        for index, indices in enumerate(np.split(chosen, np.cumsum(counts)[:-1])) if counts else ():
+            samples = tuple(
+                PlannedSample(
+                    book=int(table.book[i]),
+                    start=int(table.start[i]),
+                    number=int(table.number[i]),
+                    duplicate_group=groups.get(int(i)),
+                )
+                for i in indices
+            )
+            shard = ShardPlan(out=plan.request.out, target=staging.new, split=split, index=index, samples=samples)
+            plans.append((shard, indices))
+    return plans
+
+
+def _duplicate_groups(table: SampleTable, assignment: Assignment) -> dict[int, str]:
+    """Group id of every kept sample that shares its group with another kept one, by index."""
+    kept = np.flatnonzero(assignment.is_kept)
+    labels, which, sizes = np.unique(table.split_input.near[kept], return_inverse=True, return_counts=True)
+    names = {int(n): f"dup-{table.key[labels[n]].decode()}" for n in np.flatnonzero(sizes > 1)}
+    return {int(i): names[int(n)] for i, n in zip(kept, which, strict=True) if int(n) in names}
+
+
+def _note(built: _Built, result: ShardResult, indices: NDArray[np.int64]) -> None:
+    built.shard[indices] = len(built.shards)
+    built.shards[result.name] = result.sidecar
+    built.image[indices] = [image for image, _ in result.places]
+    built.mask[indices] = [mask or (-1, -1, -1) for _, mask in result.places]
+
+
+def _shard_error(detail: str) -> CorpusError | NoSpace:
+    if detail.startswith(NoSpace.__name__):
+        return NoSpace("the disk is full", next_step="free space and run the same command again")
+    return CorpusError(
+        "a shard could not be written", got=detail, next_step="openus-data verify OUT says what is damaged"
+    )
+
+
+def _account(first: FirstStage, table: SampleTable, assignment: Assignment, staging: Staging) -> None:
+    """Count what every split holds, and add the samples that none may hold to the rejects."""
+    for name, split in zip(table.dataset[assignment.is_kept], assignment.split[assignment.is_kept], strict=True):
+        first.counts[table.datasets[name]].kept[SPLITS[split]] += 1
+    for drop in assignment.dropped:
+        header = staging.record_at(int(table.book[drop.index]), int(table.start[drop.index])).header
+        row = header["samples"][int(table.number[drop.index])]["row"]
+        other = f"{table.datasets[table.dataset[drop.because_of]]}-{table.key[drop.because_of].decode()}"
+        first.add_reject(
+            Reject(
+                dataset=row["dataset"],
+                item=header["item"],
+                stage=drop.stage,
+                reason=drop.reason,
+                detail=f"frame {row['frame_index']}, as {other}",
+            )
+        )
+
+
+def _write_tables(plan: BuildPlan, staging: Staging, first: FirstStage, built: _Built) -> None:
+    write_rejects(staging.new, first.rejects)
+    text = build_json(
+        recipe=plan.recipe_json(),
+        datasets=first.counts,
+        cards=first.cards,
+        shards={
+            name: {"samples": s.samples, "bytes": s.size_bytes, "sha256": s.sha256} for name, s in built.shards.items()
+        },
+        digests={name: sha256_file(staging.new / name) for name in (MANIFEST_NAME, REJECTS_NAME)},
+    )
+    write_text_aside(staging.new / BUILD_NAME, text)
+
+
+def _write_records(staging: Staging, first: FirstStage, table: SampleTable, built: _Built) -> None:
+    """Write OUT/.records: every file's header, with the place of each sample's bytes, by the files' ids."""
+    codes = 2 * table.start + table.book
+    order = np.lexsort((table.number, codes))
+    codes = codes[order]
+    names = list(built.shards)
+    path = staging.new / RECORDS_NAME
+    path.unlink(missing_ok=True)
+    with Journal(path) as records:
+        for book, start in first.places()[1].tolist():
+            header = staging.record_at(book, start).header
+            at = int(np.searchsorted(codes, 2 * start + book))
+            for number, sample in enumerate(header["samples"]):
+                sample["at"] = _place(built, names, int(order[at + number]))
+            records.append(header | {"blobs": []})
+
+
+def _place(built: _Built, names: list[str], index: int) -> dict[str, object] | None:
+    if built.shard[index] < 0:
+        return None
+    mask = built.mask[index].tolist()
+    return {
+        "shard": names[built.shard[index]],
+        "image": built.image[index].tolist(),
+        "mask": mask if mask[1] >= 0 else None,
+    }
+
+
+def describe(plan: BuildPlan) -> BuildReport:
+    """What a build would do: files, bytes, disk and time, without doing any of it."""
+    counts: dict[str, DatasetCounts] = {}
+    total_bytes = 0
+    for source in plan.sources:
+        found = counts[source.terms.dataset] = DatasetCounts()
+        for entry in source.list():
+            if isinstance(entry, Item):
+                found.images += 1
+                total_bytes += entry.path.stat().st_size
+            else:
+                found.rejected[f"{entry.stage}/{entry.reason}"] += 1
+    files = sum(c.images for c in counts.values())
+    workers = plan.request.workers or os.cpu_count() or 1
+    return BuildReport(
+        datasets=counts,
+        missing=dict(plan.missing),
+        is_changed=False,
+        planned={
+            "files": files,
+            "input_bytes": total_bytes,
+            "disk_needed_bytes": int(_BYTES_PER_INPUT_BYTE * total_bytes),
+            "disk_free_bytes": free_bytes(plan.request.out),
+            "workers": workers,
+            "estimated_seconds": round(files * _SECONDS_PER_FILE / workers, 1),
+        },
+    )
+
+
+def _duplicate_settings(recipe: BuildRecipe) -> DuplicateSettings:
+    chosen = recipe.duplicates
+    return DuplicateSettings(
+        most_distance=chosen.most_distance,
+        least_correlation=chosen.least_correlation,
+        flips=chosen.flips,
+        crops=chosen.crops,
+    )
+
+
+def _split_settings(recipe: BuildRecipe) -> SplitSettings:
+    return SplitSettings(
+        val=recipe.split.val,
+        test=recipe.split.test,
+        train_of_both=recipe.split.train_of_both,
+        drop_exact=recipe.duplicates.exact_in_pretrain == "drop",
+        drop_near=recipe.duplicates.near_in_pretrain == "drop",
+    )

@@ -1,0 +1,136 @@
+"""From a frame and its cone to the stored picture: cut to the box, black outside the scan area, grey where it is grey.
+
+crops = plan_crops(cone, height, width)
+stored = cut(frame, crops[0])
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from openus_data import cone as cones
+from openus_data.records import Box, Cone, Pixels, TextBox
+
+GREY_TOLERANCE: Final = 6
+"""Levels by which the channels of a grey picture may differ: what chroma rounding of JPEG and video leaves."""
+_PROBE_STEP: Final = 7
+
+Polygon = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crop:
+    """One stored picture's part of a frame.
+
+    Args:
+        cone: the scan area, in pixels of the frame.
+        box: half-open box of the frame that is stored.
+        panel: number of the panel in a frame that shows several, else 0.
+        inside: uint8 (H, W) of the box, 255 inside the scan area; None where nothing is blackened.
+        frame_px: pixels of the whole frame.
+    """
+
+    cone: Cone
+    box: Box
+    panel: int
+    inside: Pixels | None = field(repr=False)
+    frame_px: int
+
+    @property
+    def polygon(self) -> Polygon:
+        """The scan area's outline in pixels of the stored picture."""
+        return tuple((x - self.box[0], y - self.box[1]) for x, y in self.cone.polygon)
+
+    @property
+    def inside_bool(self) -> NDArray[np.bool_] | None:
+        """The scan area as bool (H, W) of the stored picture; None where it fills it."""
+        return None if self.inside is None else self.inside.astype(bool)
+
+    @property
+    def area_px(self) -> int:
+        """Pixels of the scan area."""
+        height, width = self.box[3] - self.box[1], self.box[2] - self.box[0]
+        return height * width if self.inside is None else int(cv2.countNonZero(self.inside))
+
+
+def plan_crops(
+    cone: Cone,
+    height: int,
+    width: int,
+    *,
+    by_panel: bool = True,
+    blacken_outside: bool = True,
+    least_confidence: float = 0.0,
+) -> tuple[Crop, ...]:
+    """What to cut out of frames of (height, width) that show this cone; empty where there is no scan area.
+
+    Args:
+        cone: the scan area.
+        height, width: of the frame.
+        by_panel: one crop a panel where the frame shows several.
+        blacken_outside: whether pixels outside the outline become black.
+        least_confidence: an outline less certain than this only gives its box.
+    """
+    parts = cone.panels if by_panel and cone.panels else (cone,)
+    crops = []
+    for number, part in enumerate(parts):
+        x0, y0, x1, y1 = part.box
+        box = (max(0, x0), max(0, y0), min(width, x1), min(height, y1))
+        if part.geometry == "none" or box[0] >= box[2] or box[1] >= box[3]:
+            continue
+        inside = None
+        if blacken_outside and part.confidence >= least_confidence:
+            inside = _inside(part, box, height, width)
+        crops.append(Crop(cone=part, box=box, panel=number, inside=inside, frame_px=height * width))
+    return tuple(crops)
+
+
+def _inside(part: Cone, box: Box, height: int, width: int) -> Pixels | None:
+    """The scan area within the box as 0 and 255, or None where it fills the box."""
+    mask = cones.raster(part, height, width)[box[1] : box[3], box[0] : box[2]]
+    return None if mask.all() else np.asarray(mask, dtype=np.uint8) * 255
+
+
+def cut(pixels: Pixels, crop: Crop) -> Pixels:
+    """The stored picture of a frame, uint8 (h, w) or (h, w, 3): cropped, black outside the scan area."""
+    x0, y0, x1, y1 = crop.box
+    part = pixels[y0:y1, x0:x1]
+    if crop.inside is None:
+        return np.ascontiguousarray(part)
+    return np.asarray(cv2.bitwise_and(part, part, mask=crop.inside), dtype=np.uint8)
+
+
+def cut_mask(mask: Pixels, crop: Crop) -> Pixels:
+    """The same crop of a mask; labels outside the scan area stay, since experts may draw over its edge."""
+    x0, y0, x1, y1 = crop.box
+    return np.ascontiguousarray(mask[y0:y1, x0:x1])
+
+
+def to_grey_if_grey(pixels: Pixels) -> Pixels:
+    """One channel (H, W) where the three of an RGB picture are the same but for rounding, else the picture."""
+    if pixels.ndim == 2 or not _is_grey(pixels[::_PROBE_STEP, ::_PROBE_STEP]) or not _is_grey(pixels):
+        return pixels
+    first = pixels[..., 0]
+    exact = np.array_equal(first, pixels[..., 1]) and np.array_equal(first, pixels[..., 2])
+    return np.ascontiguousarray(first) if exact else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def _is_grey(pixels: Pixels) -> bool:
+    channels = [np.ascontiguousarray(pixels[..., c]) for c in range(3)]
+    return all(cv2.norm(channels[0], other, cv2.NORM_INF) <= GREY_TOLERANCE for other in channels[1:])
+
+
+def boxes_in(boxes: tuple[TextBox, ...], crop: Crop) -> list[list[float]]:
+    """Text boxes in pixels of the stored picture, cut at its border; those outside are left out."""
+    x0, y0, x1, y1 = crop.box
+    found = []
+    for left, top, right, bottom in (b.box for b in boxes):
+        box = [max(left, x0) - x0, max(top, y0) - y0, min(right, x1) - x0, min(bottom, y1) - y0]
+        if box[0] < box[2] and box[1] < box[3]:
+            found.append([float(v) for v in box])
+    return sorted(found)

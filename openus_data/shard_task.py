@@ -1,0 +1,196 @@
+"""The last stage of a build: one planned shard to a tar, a sidecar and the manifest's rows; any process may do it.
+
+A shard whose plan is that of the shard already in OUT is not written again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from openus_data.errors import CorpusError, NoSpace
+from openus_data.journal import read_record
+from openus_data.manifest import table_of
+from openus_data.schema import MANIFEST_NAME, MASK_SUFFIX, METADATA_SUFFIX, manifest_schema, shard_name
+from openus_data.shards import ShardWriter, Sidecar, member_offsets, read_sidecar, sidecar_path
+from openus_data.staging import Stored, book_paths, json_bytes, stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedSample:
+    """One sample of a shard to come.
+
+    Args:
+        book, start, number: where its record lies, and which of the record's samples it is.
+        duplicate_group: id of its group, or None.
+    """
+
+    book: int
+    start: int
+    number: int
+    duplicate_group: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardPlan:
+    """One shard to come.
+
+    Args:
+        out: the OUT folder.
+        target: the folder that the shard is written below, laid out as OUT.
+        split, index: its name.
+        samples: in order.
+    """
+
+    out: Path
+    target: Path
+    split: str
+    index: int
+    samples: tuple[PlannedSample, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardResult:
+    """One finished shard.
+
+    Args:
+        name: below OUT.
+        sidecar: without its members.
+        is_old: the shard in OUT is already this one.
+        rows: the manifest's rows, as an Arrow stream.
+        places: per sample, offset, size and CRC-32 of image and mask; the mask's are None where there is none.
+    """
+
+    name: str
+    sidecar: Sidecar
+    is_old: bool
+    rows: bytes = field(repr=False)
+    places: tuple[tuple[list[int], list[int] | None], ...] = field(repr=False)
+
+    def table(self) -> pa.Table:
+        """The manifest's rows."""
+        return pa.ipc.open_stream(self.rows).read_all()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """One sample with all but its bytes."""
+
+    row: dict[str, Any]
+    suffix: str
+    metadata: bytes
+    bytes: Stored
+
+
+def write_shard(plan: ShardPlan) -> ShardResult:
+    """Write one shard.
+
+    Raises:
+        NoSpace: the disk is full.
+        CorpusError: staged bytes are missing or damaged.
+    """
+    try:
+        ready = _gather(plan)
+        digest = _plan_digest(ready)
+        name = shard_name(plan.split, plan.index)
+        old = _sidecar_of_plan(plan.out / name, digest)
+        if old:
+            _discard(plan.target / name)
+        sidecar = old or _sidecar_of_plan(plan.target / name, digest) or _write(plan, ready, digest)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise NoSpace("the disk is full while shards are written", next_step="free space and run again") from error
+        raise
+    offsets = member_offsets([size for sample in ready for size in _sizes(sample)])
+    rows, places = _rows(name, ready, offsets)
+    table = table_of(rows, manifest_schema(), where=MANIFEST_NAME)
+    return ShardResult(name=name, sidecar=sidecar, is_old=old is not None, rows=_stream(table), places=places)
+
+
+def _gather(plan: ShardPlan) -> list[_Ready]:
+    paths = book_paths(plan.out)
+    handles: dict[int, BinaryIO] = {}
+    ready = []
+    try:
+        for sample in plan.samples:
+            if sample.book not in handles:
+                handles[sample.book] = paths[sample.book].open("rb")
+            record = read_record(paths[sample.book], handles[sample.book], sample.start)
+            header = record.header["samples"][sample.number]
+            place = stored(plan.out, record, sample.number)
+            if place is None:
+                raise CorpusError("a staged picture is gone", where=shard_name(plan.split, plan.index))
+            row = header["row"] | {"split": plan.split, "duplicate_group": sample.duplicate_group}
+            ready.append(_Ready(row=row, suffix=header["suffix"], metadata=json_bytes(row), bytes=place))
+    finally:
+        for handle in handles.values():
+            handle.close()
+    return ready
+
+
+def _sizes(sample: _Ready) -> list[int]:
+    """Bytes of its members, in their order in the tar."""
+    mask = [] if sample.bytes.mask is None else [sample.bytes.mask.size]
+    return [sample.bytes.image.size, len(sample.metadata), *mask]
+
+
+def _plan_digest(ready: Sequence[_Ready]) -> str:
+    """What a shard's bytes depend on."""
+    digest = hashlib.sha256()
+    for sample in ready:
+        blobs = [b for b in (sample.bytes.image, sample.bytes.mask) if b is not None]
+        digest.update(sample.metadata + repr([sample.suffix, *((b.size, b.crc) for b in blobs)]).encode())
+    return digest.hexdigest()
+
+
+def _sidecar_of_plan(shard: Path, digest: str) -> Sidecar | None:
+    """The sidecar of a whole shard of this plan, written in this build or an earlier one; None where there is none."""
+    try:
+        sidecar = read_sidecar(shard)
+        is_same = sidecar.plan == digest and sidecar.size_bytes == shard.stat().st_size
+    except (CorpusError, FileNotFoundError):
+        return None
+    return sidecar.without_members() if is_same else None
+
+
+def _discard(shard: Path) -> None:
+    """Remove what a killed run with another plan may have left under a name that is not written now."""
+    shard.unlink(missing_ok=True)
+    sidecar_path(shard).unlink(missing_ok=True)
+
+
+def _write(plan: ShardPlan, ready: Sequence[_Ready], digest: str) -> Sidecar:
+    with ShardWriter(plan.target, plan.split, plan.index, plan=digest) as shard:
+        for sample in ready:
+            files = [(sample.suffix, sample.bytes.image.read()), (METADATA_SUFFIX, sample.metadata)]
+            if sample.bytes.mask is not None:
+                files.append((MASK_SUFFIX, sample.bytes.mask.read()))
+            shard.add(sample.row["sample_id"], files)
+    return shard.sidecar.without_members()
+
+
+def _rows(
+    name: str, ready: Sequence[_Ready], offsets: Sequence[int]
+) -> tuple[list[dict[str, Any]], tuple[tuple[list[int], list[int] | None], ...]]:
+    rows, places = [], []
+    at = 0
+    for sample in ready:
+        image, mask = sample.bytes.image, sample.bytes.mask
+        rows.append(sample.row | {"shard": name, "offset": offsets[at], "size_bytes": image.size})
+        mask_place = None if mask is None else [offsets[at + 2], mask.size, mask.crc]
+        places.append(([offsets[at], image.size, image.crc], mask_place))
+        at += len(_sizes(sample))
+    return rows, tuple(places)
+
+
+def _stream(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue().to_pybytes())

@@ -1,0 +1,200 @@
+"""The folder OUT/.staging: what is done so far, what is new, and what earlier builds left to be used again.
+
+OUT/.records             headers and thumbnails of every source file, sorted; kept between builds
+OUT/.staging/journal     the same with the encoded pictures, for files worked on since the last build
+OUT/.staging/new/        the finished outputs before they get their names (see publish)
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from openus_data.candidate import EncodedSample, SourceResult
+from openus_data.errors import CorpusError
+from openus_data.journal import Blob, Header, Journal, Record, read_record, read_records
+from openus_data.records import Reject
+from openus_data.shards import list_shards, read_sidecar, tar_bytes
+
+STAGING_DIR: Final = ".staging"
+RECORDS_NAME: Final = ".records"
+JOURNAL_NAME: Final = "journal"
+NEW_DIR: Final = "new"
+RECORDS_BOOK, JOURNAL_BOOK = 0, 1
+_DECIDED_LATER_BYTES: Final = 128
+"""What split and duplicate group may add to a sample's JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    fingerprint: int
+    book: int
+    start: int
+
+
+class Staging(AbstractContextManager["Staging"]):
+    """What has been done on each source file, by the file's keyed id.
+
+    Args:
+        out: the OUT folder, already locked.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.folder = out / STAGING_DIR
+        self.new = self.folder / NEW_DIR
+        self._out = out
+        self._journal = Journal(self.folder / JOURNAL_NAME)
+        self._paths = book_paths(out)
+        self._known: dict[int, _Known] = {}
+
+    def __enter__(self) -> Staging:
+        self._journal.__enter__()
+        self._handles = [path.open("rb") if path.exists() else None for path in self._paths]
+        sound = {name for name in list_shards(self._out) if _is_whole(self._out / name)}
+        for book, path in enumerate(self._paths):
+            for record in read_records(path):
+                if book == JOURNAL_BOOK or _is_stored(record, sound):
+                    self._remember(record, book)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            if handle is not None:
+                handle.close()
+        self._journal.__exit__(kind, error, trace)
+
+    def known(self, item: str) -> str | None:
+        """Fingerprint of the work that was done on a source file, or None."""
+        found = self._known.get(_number(item))
+        return None if found is None else f"{found.fingerprint:020x}"
+
+    def record(self, item: str) -> tuple[Record, int]:
+        """The record of a known source file, and its book."""
+        found = self._known[_number(item)]
+        return self.record_at(found.book, found.start), found.book
+
+    def record_at(self, book: int, start: int) -> Record:
+        """The record that starts at a known place of a book."""
+        handle = self._handles[book]
+        if handle is None:
+            raise CorpusError("a staged record is gone", where=RECORDS_NAME, next_step="run the build again")
+        return read_record(self._paths[book], handle, start)
+
+    def carried(self, requested: set[str]) -> Iterator[Record]:
+        """Records of earlier builds whose dataset is not asked for this time."""
+        for record in read_records(self._paths[RECORDS_BOOK]):
+            if record.header["dataset"] not in requested:
+                yield record
+
+    def keep(self, dataset: str, item: str, result: SourceResult) -> tuple[Record, int]:
+        """Write the result of one source file; returns its record and the book."""
+        blobs = [b for s in result.samples for b in (s.image, s.mask) if b is not None]
+        header: Header = {
+            "dataset": dataset,
+            "item": item,
+            "fingerprint": result.fingerprint,
+            "frames": result.frames,
+            "skipped": result.skipped,
+            "rejects": [[r.stage, r.reason, r.detail] for r in result.rejects],
+            "samples": [_sample_header(sample) for sample in result.samples],
+            "blobs": [[len(b), zlib.crc32(b)] for b in blobs],
+        }
+        record = self._journal.append(header, blobs)
+        self._remember(record, JOURNAL_BOOK)
+        return record, JOURNAL_BOOK
+
+    def forget(self, items: set[str]) -> None:
+        """Have these source files worked on again."""
+        for item in items:
+            self._known.pop(_number(item), None)
+
+    def _remember(self, record: Record, book: int) -> None:
+        self._known[_number(record.header["item"])] = _Known(
+            fingerprint=_number(record.header["fingerprint"]), book=book, start=record.start
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """Where the bytes of a candidate lie now.
+
+    Args:
+        image: the encoded picture.
+        mask: the encoded mask, or None.
+    """
+
+    image: Blob
+    mask: Blob | None
+
+
+def book_paths(out: Path) -> tuple[Path, Path]:
+    """The files that hold records, by book number."""
+    return out / RECORDS_NAME, out / STAGING_DIR / JOURNAL_NAME
+
+
+def stored(out: Path, record: Record, number: int) -> Stored | None:
+    """Where the bytes of one sample of a record lie: behind it, or in a shard of the last build; None if nowhere."""
+    samples = record.header["samples"]
+    if record.header["blobs"]:
+        blobs = record.blobs()
+        first = sum(1 + s["has_mask"] for s in samples[:number])
+        return Stored(image=blobs[first], mask=blobs[first + 1] if samples[number]["has_mask"] else None)
+    place = samples[number].get("at")
+    if place is None:
+        return None
+    image, mask = (
+        None if p is None else Blob(path=out / place["shard"], offset=p[0], size=p[1], crc=p[2])
+        for p in (place["image"], place["mask"])
+    )
+    return None if image is None else Stored(image=image, mask=mask)
+
+
+def rejects_of(header: Header) -> Iterator[Reject]:
+    """The rejects of one record."""
+    for stage, reason, detail in header["rejects"]:
+        yield Reject(dataset=header["dataset"], item=header["item"], stage=stage, reason=reason, detail=detail)
+
+
+def json_bytes(row: dict[str, Any]) -> bytes:
+    """A row as the JSON member of its sample; equal rows give equal bytes."""
+    return (json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _sample_header(sample: EncodedSample) -> dict[str, Any]:
+    row = dict(sample.candidate.row)
+    sizes = [len(sample.image), len(json_bytes(row)) + _DECIDED_LATER_BYTES]
+    return {
+        "row": row,
+        "thumbnail": base64.b64encode(sample.candidate.thumbnail).decode(),
+        "published": sample.candidate.published_split,
+        "chance": sample.chance,
+        "suffix": sample.suffix,
+        "has_mask": sample.mask is not None,
+        "size": sum(map(tar_bytes, [*sizes, *([len(sample.mask)] if sample.mask is not None else [])])),
+    }
+
+
+def _number(name: str) -> int:
+    """A keyed id of 20 hexadecimal digits as a number: a tenth of the memory."""
+    return int(name, 16)
+
+
+def _is_stored(record: Record, sound: set[str]) -> bool:
+    """Whether what the record's samples need is still in whole shards."""
+    return all(s["at"] is None or s["at"]["shard"] in sound for s in record.header["samples"])
+
+
+def _is_whole(shard: Path) -> bool:
+    try:
+        return read_sidecar(shard).size_bytes == shard.stat().st_size
+    except CorpusError:
+        return False
