@@ -15,7 +15,7 @@ from openus_data.audit.pixels import look, pixel_findings
 from openus_data.audit.report import AuditReport
 from openus_data.audit.request import AuditRequest, load_thresholds
 from openus_data.audit.rows import Rows, open_rows
-from openus_data.card import Card, load_cards
+from openus_data.card import Card, find_cards_dirs, load_card
 from openus_data.errors import UsageError
 from openus_data.store import write_bytes_aside
 
@@ -50,8 +50,8 @@ def audit(request: AuditRequest) -> AuditReport:
     if request.images not in ("none", "sample", "all"):
         raise UsageError("no such choice", where="--images", expected="none, sample or all", got=request.images)
     thresholds = load_thresholds(request.recipe, KNOWN_FINDINGS)
-    cards = load_cards()
     with open_rows(request.outs, request.where) as rows:
+        cards = _cards_of(rows)
         by = {column: counts(rows, column) for column in dict.fromkeys((*STANDARD, *request.by))}
         datasets = flow(rows, cards)
         looked_at, shown = look(rows, request.outs, request.images, request.quiet)
@@ -93,3 +93,10 @@ def _phantom_share(rows: Rows, cards: Mapping[str, Card]) -> float | None:
         return None
     phantoms = sum(n for d, n in known.items() if cards[d].imaged == "phantom")
     return round(phantoms / sum(known.values()), 4)
+
+
+def _cards_of(rows: Rows) -> dict[str, Card]:
+    """The cards of the datasets that are here or were turned away whole; private folders have none."""
+    names = rows.column("select dataset from m union select dataset from rejects order by 1")
+    paths = [folder / f"{name}.toml" for folder in find_cards_dirs() for name in names]
+    return {path.stem: load_card(path) for path in paths if path.is_file()}
