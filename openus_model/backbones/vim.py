@@ -185,6 +185,11 @@ class Vim(nn.Module):
             raise AssertionError("the located block was not run")
         return features, scale_to_unit(_pool_to_cells(raw_attention(state), features.grid))
 
+    def scans(self, size: tuple[int, int]) -> list[tuple[int, int, int]]:
+        """(positions, channels over both directions, states) of every scan on an image of `size` (height, width)."""
+        positions = math.prod(-(-side // STRIDE) * (STRIDE // PATCH) for side in size)
+        return [(positions, DIRECTIONS * block.mixer.inner, block.mixer.states) for block in self._blocks()]
+
     def _blocks(self) -> list[VimBlock]:
         return cast(list[VimBlock], list(self.blocks))
 

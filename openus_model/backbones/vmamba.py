@@ -12,6 +12,7 @@ Xie et al., "SimMIM", 2021, https://arxiv.org/abs/2111.09886.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -21,13 +22,14 @@ from torch.utils.checkpoint import checkpoint
 
 from openus_model.backbones.attention import attention_map
 from openus_model.backbones.layers import DropPath, Mlp, ToFirst, ToLast, check_inputs, init_linears
-from openus_model.backbones.ss2d import SS2D, ScanState
+from openus_model.backbones.ss2d import ORDERS, SS2D, ScanState
 from openus_model.contracts import Features
 from openus_model.errors import UsageError
 from openus_model.scan import Backend
 
 STRIDE = 32
-CELL_TOKENS = 8  # a mask cell is 32 pixels, a token of the patch embedding 4
+PATCH_STRIDE = 4
+CELL_TOKENS = STRIDE // PATCH_STRIDE  # tokens of the patch embedding along a mask cell's side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +129,15 @@ class VMamba(nn.Module):
         if state is None:
             raise AssertionError("the located block was not run")
         return features, attention_map(state)
+
+    def scans(self, size: tuple[int, int]) -> list[tuple[int, int, int]]:
+        """(positions, channels over all orders, states) of every scan on an image of `size` (height, width)."""
+        sizes = []
+        for i, stage in enumerate(self._stages()):
+            positions = math.prod(-(-side // (PATCH_STRIDE * 2**i)) for side in size)
+            for block in cast(list[Block], list(stage.blocks)):
+                sizes.append((positions, ORDERS * block.op.inner, block.op.states))
+        return sizes
 
     def _locate(self, stage: int, block: int) -> nn.Module:
         depths = self.config.depths

@@ -106,6 +106,8 @@ def scan_groups(
     backend: Backend = "auto",
 ) -> Tensor:
     """`selective_scan` with the groups as an axis of their own, so that any memory layout passes without a copy."""
+    if u_BGDL.is_meta:  # shapes without values, as when a network is described
+        return torch.empty_like(u_BGDL)
     name = choose_backend(u_BGDL.device.type, backend)
     return _load(name)(u_BGDL, delta_BGDL, A_GDN, B_BGNL, C_BGNL, D_GD, bias_GD, softplus)
 
