@@ -214,8 +214,8 @@ PLANTERS: dict[str, Planter] = {
 
 def plant_archive(canary: Canaries, folder: Path, target: Path) -> None:
     """Pack a folder into `target`.tar.gz, whose owners, groups and extended headers hold canaries, and `target`.zip."""
-    with tarfile.open(f"{target}.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
-        archive.pax_headers = {"comment": canary("tar, global header")}
+    about_all = {"comment": canary("tar, global header")}
+    with tarfile.open(f"{target}.tar.gz", "w:gz", format=tarfile.PAX_FORMAT, pax_headers=about_all) as archive:
 
         def owned(member: tarfile.TarInfo) -> tarfile.TarInfo:
             member.uname, member.gname = canary("tar owner", 12), canary("tar group", 12)
