@@ -39,6 +39,7 @@ _US_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.6.2",  # Enhanced US Volume
 }
 ENHANCED_VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"
+_INFLATE_BYTES = 1 << 20
 _CAPTURES = "1.2.840.10008.5.1.4.1.1.7"  # secondary capture and its multi-frame kin
 _US_MODALITIES = {"US", "IVUS", "OT", ""}
 _VR = re.compile(rb"[A-Z]{2}")
@@ -176,17 +177,21 @@ def _read_meta(data: Any) -> tuple[str, int, tuple[str, ...]]:
 
 
 def _inflate(deflated: bytes, limits: Limits) -> bytes:
+    """Inflate a data set, after a first pass that only counts what it would become."""
     with guard("deflated DICOM data set is damaged"):
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        plain = inflater.decompress(deflated, limits.inflated_bytes)
-        if inflater.unconsumed_tail:
-            raise DecodeLimit(
-                "deflated DICOM data set inflates too far",
-                expected=f"at most {limits.inflated_bytes} bytes (limit inflated_bytes)",
-            )
-        if not inflater.eof:
+        counter = zlib.decompressobj(-zlib.MAX_WBITS)
+        size, held = 0, deflated
+        while held and not counter.eof:
+            size += len(counter.decompress(held, _INFLATE_BYTES))
+            held = counter.unconsumed_tail
+            if size > limits.inflated_bytes:
+                raise DecodeLimit(
+                    "deflated DICOM data set inflates too far",
+                    expected=f"at most {limits.inflated_bytes} bytes (limit inflated_bytes)",
+                )
+        if not counter.eof:
             raise DecodeError("deflated DICOM data set cut short", next_step="fetch the file again")
-    return plain
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, size)
 
 
 def _encoding(syntax: str, first: bytes) -> tuple[bool, bool, bool]:
