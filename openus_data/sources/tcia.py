@@ -1,7 +1,7 @@
 """The Cancer Imaging Archive: files attached to a collection's page (zip, xlsx), not its DICOM in NBIA.
 
-Source: the fields that tcia_utils reads from the same API (`collection_downloads`, `download_url`). Not tried against the
-live host, and no size or checksum is published.
+Source: the fields that tcia_utils reads from the same API (`collection_downloads`, `download_url`). Not tried against
+the live host, and no size or checksum is published.
 """
 
 from __future__ import annotations

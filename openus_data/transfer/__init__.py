@@ -2,7 +2,8 @@
 
 from openus_data.transfer.client import Client
 from openus_data.transfer.engine import Downloaded, Engine, Job
+from openus_data.transfer.local import check_file, copy_file
 from openus_data.transfer.part import VERIFIED_MTIME_NS
 from openus_data.transfer.policy import Policy, Stopped
 
-__all__ = ["VERIFIED_MTIME_NS", "Client", "Downloaded", "Engine", "Job", "Policy", "Stopped"]
+__all__ = ["VERIFIED_MTIME_NS", "Client", "Downloaded", "Engine", "Job", "Policy", "Stopped", "check_file", "copy_file"]

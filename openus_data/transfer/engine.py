@@ -12,7 +12,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -246,14 +246,18 @@ class Engine:
         digests = part.digests()
         encoded = part.version is not None and part.version.encoding in ("gzip", "x-gzip", "deflate")
         gzip_by_name = job.name.lower().endswith((".gz", ".tgz"))
-        fault = _find_fault(job, part.held, digests)
+        fault = self._fault(job, part, digests)
         if encoded and (fault is not None or not (job.checksums or gzip_by_name)):
             part.replace_content(self._decode(job, part))
             digests = part.digests()
-            fault = _find_fault(job, part.held, digests)
+            fault = self._fault(job, part, digests)
         if fault is not None:
             raise fault
         return digests
+
+    @staticmethod
+    def _fault(job: Job, part: Part, digests: Mapping[str, str]) -> ChecksumMismatch | None:
+        return find_fault(job.name, part.held, digests, job.size_bytes, job.checksums, pinned=job.pinned)
 
     def _decode(self, job: Job, part: Part) -> Path:
         decoded = part.path.with_name(f"{job.name}.decoded.part")
@@ -315,25 +319,35 @@ def _behind(job: Job, answer: Answer, head: bytes, body: Iterator[bytes], behind
     return job.through_page(page.decode("utf-8", errors="replace"), answer.url)
 
 
-def _find_fault(job: Job, size: int, digests: Mapping[str, str]) -> ChecksumMismatch | None:
-    if size == 0 and job.size_bytes != 0:
-        return ChecksumMismatch("the file is empty", where=job.name)
-    if job.size_bytes is not None and size != job.size_bytes:
+def find_fault(
+    name: str, size: int, digests: Mapping[str, str], size_bytes: int | None, checksums: Iterable[str], *, pinned: bool
+) -> ChecksumMismatch | None:
+    """Why a whole file is not the published one; None if it is.
+
+    Args:
+        name: how messages name the file.
+        size, digests: what was found.
+        size_bytes, checksums: what is published, or pinned.
+        pinned: the checksums are those of our own first download.
+    """
+    if size == 0 and size_bytes != 0:
+        return ChecksumMismatch("the file is empty", where=name)
+    if size_bytes is not None and size != size_bytes:
         return ChecksumMismatch(
             "the file has another size than the published one",
-            where=job.name,
-            expected=f"{job.size_bytes} bytes",
+            where=name,
+            expected=f"{size_bytes} bytes",
             got=str(size),
         )
-    for checksum in job.checksums:
+    for checksum in checksums:
         algorithm, _, expected = checksum.partition(":")
         if digests[algorithm] != expected.lower():
-            first = "the one pinned at the first download" if job.pinned else "the published one"
+            first = "the one pinned at the first download" if pinned else "the published one"
             return ChecksumMismatch(
                 f"the file's {algorithm} is not {first}",
-                where=job.name,
+                where=name,
                 expected=expected.lower(),
                 got=digests[algorithm],
-                next_step="the host changed the file, or the way here damages it" if job.pinned else "",
+                next_step="the host changed the file, or the way here damages it" if pinned else "",
             )
     return None

@@ -1,0 +1,354 @@
+"""`fetch(cards, root)`: reads top to bottom as what happens to one dataset.
+
+    permission -> plan (listings) -> downloads in parallel -> ledger -> tree
+
+Every step may be stopped or killed; the next run goes on from what is whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Collection, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from openus_data.archive import Limits
+from openus_data.card import Card, Download
+from openus_data.errors import (
+    ChecksumMismatch,
+    NeedsPerson,
+    NoSpace,
+    OpenUSDataError,
+    SourceError,
+    SourceRefused,
+    UsageError,
+)
+from openus_data.fetch.ledger import Entry, Ledger, load_ledger
+from openus_data.fetch.meter import Meter
+from openus_data.fetch.plan import (
+    Wanted,
+    make_plan,
+    plan_from_archive,
+    plan_from_folder,
+    require_permission,
+)
+from openus_data.fetch.report import DatasetReport, FetchReport, FileReport
+from openus_data.fetch.tree import FILES_DIR, build_tree, build_tree_from_folder, is_intact
+from openus_data.fetch.workers import Workers
+from openus_data.sources import RemoteFile, source_of
+from openus_data.store import folder_lock, free_bytes
+from openus_data.transfer import VERIFIED_MTIME_NS, Engine, Job, Policy, Stopped, check_file, copy_file
+
+logger = logging.getLogger(__name__)
+
+ARCHIVES_DIR: Final = "archives"
+_LAST_WORDS_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """What all datasets of one call share."""
+
+    root: Path
+    mirror: str | None
+    accept: frozenset[str]
+    dry_run: bool
+    engine: Engine
+    transfers: Workers
+    stop: threading.Event
+    limits: Limits
+    meter: Meter
+
+
+def fetch(
+    cards: Sequence[Card],
+    root: Path,
+    *,
+    from_path: Path | None = None,
+    mirror: str | None = None,
+    accept: Collection[str] = (),
+    jobs: int = 4,
+    dry_run: bool = False,
+    quiet: bool = False,
+    policy: Policy | None = None,
+    limits: Limits | None = None,
+) -> FetchReport:
+    """Download, verify and unpack datasets into `root/<id>/`.
+
+    Args:
+        cards: the datasets; the report keeps their order.
+        root: where they go.
+        from_path: an archive or a folder that the user has; with several cards, a folder with one of these per id.
+        mirror: take each file from `mirror/<id>/<filename>`, a URL or a folder.
+        accept: ids whose terms a person has accepted.
+        jobs: downloads at once.
+        dry_run: only list.
+        quiet: no progress bar.
+        policy, limits: bounds of transfers and of unpacking.
+
+    Raises:
+        UsageError: the call cannot be carried out as written; nothing was done.
+        KeyboardInterrupt: what was finished stays, the rest is left as `.part` for the next run.
+    """
+    sources = _given(cards, from_path)
+    stop = threading.Event()
+    meter = Meter(quiet=quiet or dry_run)
+    engine = Engine(policy or Policy(), stop, meter.add)
+    transfers, datasets = Workers(jobs, "transfer"), Workers(min(jobs, max(1, len(cards))), "dataset")
+    run = _Run(
+        root=root,
+        mirror=mirror,
+        accept=frozenset(accept),
+        dry_run=dry_run,
+        engine=engine,
+        transfers=transfers,
+        stop=stop,
+        limits=limits or Limits(),
+        meter=meter,
+    )
+    try:
+        with meter:
+            futures = [datasets.submit(partial(_fetch_one, card, sources.get(card.id), run)) for card in cards]
+            reports = tuple(f.result() for f in futures)
+    except BaseException:
+        stop.set()
+        for workers in (datasets, transfers):
+            workers.close(_LAST_WORDS_S)
+        raise
+    for workers in (datasets, transfers):
+        workers.close()
+    return FetchReport(datasets=reports, free_bytes=free_bytes(root) if dry_run else None)
+
+
+def _given(cards: Sequence[Card], from_path: Path | None) -> dict[str, Path]:
+    """What the user has, by dataset.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    if from_path is None:
+        return {}
+    paths = {card.id: from_path / card.id if len(cards) > 1 else from_path for card in cards}
+    for identifier, path in paths.items():
+        if not path.exists():
+            raise UsageError("--from names nothing that exists", where=identifier, expected="an archive or a folder")
+    return {str(i): p for i, p in paths.items()}
+
+
+def _fetch_one(card: Card, given: Path | None, run: _Run) -> DatasetReport:
+    """One dataset to its report; whatever goes wrong ends here."""
+    report = partial(DatasetReport, id=card.id, warnings=card.warnings)
+    try:
+        if run.dry_run:
+            return _dry_run(card, given, run)
+        with folder_lock(run.root / card.id):
+            return _fetch_locked(card, given, run)
+    except NeedsPerson as error:
+        return report(state="needs-person", error=str(error), obtain=card.obtain)
+    except OpenUSDataError as error:
+        return report(state="failed", error=str(error))
+    except OSError as error:
+        words = os.strerror(error.errno) if error.errno else type(error).__name__
+        return report(state="failed", error=f"{card.id}: {words}")
+
+
+def _dry_run(card: Card, given: Path | None, run: _Run) -> DatasetReport:
+    ledger = load_ledger(run.root / card.id, card.id)
+    if given is not None:
+        return DatasetReport(id=card.id, state="planned", warnings=card.warnings)
+    wanted = _plan(card, ledger, run)
+    archives = run.root / card.id / ARCHIVES_DIR
+    files = tuple(
+        FileReport(
+            name=w.name, size_bytes=w.size_bytes, state="kept" if _is_kept(w, archives / w.name, ledger) else "missing"
+        )
+        for w in wanted
+    )
+    return DatasetReport(id=card.id, state="planned", files=files, warnings=card.warnings)
+
+
+def _fetch_locked(card: Card, given: Path | None, run: _Run) -> DatasetReport:
+    folder = run.root / card.id
+    ledger = load_ledger(folder, card.id)
+    if given is not None and given.is_dir() and (wanted := plan_from_folder(card, given)) is None:
+        return _take_folder(card, given, ledger, run)
+    if given is None and _is_complete(card, folder, ledger):
+        return _report(card, "unchanged", ledger)
+    if given is None:
+        wanted = _plan(card, ledger, run)
+    elif not given.is_dir():
+        wanted = (plan_from_archive(card, given),)
+    assert wanted is not None
+    ledger.complete, ledger.card_sha256 = False, card.sha256
+    files = _move_all(wanted, folder / ARCHIVES_DIR, ledger, run)
+    for name in set(ledger.files) - {w.name for w in wanted}:
+        del ledger.files[name]  # of an older card
+    if failed := [f for f in files if f.state == "failed"]:
+        ledger.save()
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        return DatasetReport(
+            id=card.id, state="failed", files=files, error=failed[0].error + more, warnings=card.warnings
+        )
+    made = build_tree(wanted, folder, ledger, run.limits, run.stop)
+    ledger.complete = True
+    ledger.save()
+    is_new = made or any(f.state == "downloaded" for f in files)
+    return replace(_report(card, "done" if is_new else "unchanged", ledger), files=files)
+
+
+def _plan(card: Card, ledger: Ledger, run: _Run) -> tuple[Wanted, ...]:
+    require_permission(card, run.accept, mirrored=run.mirror is not None)
+    return make_plan(card, ledger, run.engine.client, run.mirror)
+
+
+def _report(card: Card, state: str, ledger: Ledger) -> DatasetReport:
+    files = tuple(FileReport(name=n, size_bytes=e.bytes, state="kept") for n, e in sorted(ledger.files.items()))
+    return DatasetReport(
+        id=card.id,
+        state="done" if state == "done" else "unchanged",
+        files=files,
+        unpacked_files=ledger.tree.files if ledger.tree else None,
+        warnings=card.warnings,
+    )
+
+
+def _is_complete(card: Card, folder: Path, ledger: Ledger) -> bool:
+    """Whether the ledger says that all is done for this very card, and the disk agrees."""
+    archives = folder / ARCHIVES_DIR
+    return (
+        ledger.complete
+        and ledger.card_sha256 == card.sha256
+        and all(_is_untouched(archives / name, entry) for name, entry in ledger.files.items())
+        and is_intact(folder / FILES_DIR, ledger.tree)
+    )
+
+
+def _is_untouched(path: Path, entry: Entry) -> bool:
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return found.st_size == entry.bytes and found.st_mtime_ns == VERIFIED_MTIME_NS
+
+
+def _is_kept(want: Wanted, path: Path, ledger: Ledger) -> bool:
+    """Whether a file is here, untouched since it was checked against all that is published today."""
+    entry = ledger.files.get(want.name)
+    if entry is None or not _is_untouched(path, entry):
+        return False
+    held = {f"sha256:{entry.sha256}", *entry.checksums}
+    return want.size_bytes in (None, entry.bytes) and held.issuperset(want.checksums)
+
+
+def _take_folder(card: Card, given: Path, ledger: Ledger, run: _Run) -> DatasetReport:
+    """The user's own folder becomes the tree; there are no archives to keep."""
+    ledger.complete, ledger.files, ledger.card_sha256 = False, {}, card.sha256
+    made = build_tree_from_folder(given, run.root / card.id, ledger, run.limits, run.stop)
+    ledger.complete = True
+    ledger.save()
+    return _report(card, "done" if made else "unchanged", ledger)
+
+
+def _move_all(wanted: Sequence[Wanted], archives: Path, ledger: Ledger, run: _Run) -> tuple[FileReport, ...]:
+    archives.mkdir(parents=True, exist_ok=True)
+    missing = sum(w.size_bytes or 0 for w in wanted if not _is_kept(w, archives / w.name, ledger))
+    free = free_bytes(archives)
+    if missing > free:
+        raise NoSpace("the disk is too small for the archives", expected=f"{missing:,} bytes free", got=f"{free:,}")
+    run.meter.expect(missing)
+    futures: list[Future[FileReport]] = [
+        run.transfers.submit(partial(_move_one, want, archives, ledger, run)) for want in wanted
+    ]
+    return tuple(f.result() for f in futures)
+
+
+def _move_one(want: Wanted, archives: Path, ledger: Ledger, run: _Run) -> FileReport:
+    """One file to its final name, from the first place that has it."""
+    if run.stop.is_set():
+        raise Stopped
+    path = archives / want.name
+    if _is_kept(want, path, ledger):
+        return FileReport(name=want.name, size_bytes=ledger.files[want.name].bytes, state="kept")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    failure: OpenUSDataError | None = None
+    try:
+        if (entry := _adopt(want, path)) is not None:
+            ledger.note(want.name, entry)
+            return FileReport(name=want.name, size_bytes=entry.bytes, state="kept")
+        places: tuple[RemoteFile | Download, ...] = (want.remote, *want.others)
+        for place in places:
+            try:
+                entry = _take(want, place, path, run)
+            except SourceError as error:
+                failure = failure or error
+                logger.warning("%s", error)
+                continue
+            ledger.note(want.name, entry)
+            return FileReport(name=want.name, size_bytes=entry.bytes, state="downloaded")
+    except OSError as error:
+        words = os.strerror(error.errno) if error.errno else type(error).__name__
+        return FileReport(name=want.name, size_bytes=want.size_bytes, state="failed", error=f"{want.name}: {words}")
+    return FileReport(name=want.name, size_bytes=want.size_bytes, state="failed", error=str(failure))
+
+
+def _adopt(want: Wanted, path: Path) -> Entry | None:
+    """A file that lies under its final name, though the ledger does not vouch for it: checked, and kept or removed."""
+    if not path.is_file() or path.is_symlink():
+        return None
+    if not want.checksums and path.stat().st_mtime_ns != VERIFIED_MTIME_NS:
+        path.unlink()  # nothing could prove it
+        return None
+    try:
+        sha256 = check_file(path, want.name, want.size_bytes, want.checksums, pinned=want.pinned)
+    except ChecksumMismatch as error:
+        logger.warning("%s; fetching it again", error)
+        path.unlink()
+        return None
+    return _entry(want, want.remote.source, path.stat().st_size, sha256)
+
+
+def _take(want: Wanted, place: RemoteFile | Download, path: Path, run: _Run) -> Entry:
+    remote = place if isinstance(place, RemoteFile) else _find(want, place, run)
+    if remote.local is not None:
+        if not remote.local.is_file():
+            raise SourceRefused(
+                "there is no such file", where=want.name, next_step="see what the folder or mirror holds"
+            )
+        sha256 = copy_file(remote.local, path, want.size_bytes, want.checksums, pinned=want.pinned)
+        return _entry(want, remote.source, path.stat().st_size, sha256)
+    got = run.engine.download(
+        Job(
+            url=remote.url,
+            target=path,
+            source=remote.source,
+            size_bytes=want.size_bytes,
+            checksums=want.checksums,
+            pinned=want.pinned,
+            credentials=remote.credentials,
+            through_page=remote.through_page,
+        )
+    )
+    return _entry(want, remote.source, got.size_bytes, got.sha256)
+
+
+def _find(want: Wanted, place: Download, run: _Run) -> RemoteFile:
+    """The same file at a mirror of the card."""
+    found = source_of(place.source).list(place, run.engine.client)
+    if len(found) == 1:
+        return found[0]
+    return next((f for f in found if f.filename == want.name), found[0])
+
+
+def _entry(want: Wanted, url: str, size: int, sha256: str) -> Entry:
+    return Entry(
+        url=url,
+        bytes=size,
+        sha256=sha256,
+        state="pinned" if want.pinned or not want.checksums else "verified",
+        checksums=() if want.pinned else want.checksums,
+    )
