@@ -2,7 +2,7 @@
 
     cards, folders -> plan -> items -> process (one file each, any number of workers)          candidate.py
       -> records in OUT/.staging -> duplicates and splits over all of them, no pixels          sample_table.py, split.py
-      -> shards -> manifest.parquet, rejects.parquet, build.json -> their final names           shard_task.py, publish.py
+      -> shards -> manifest.parquet, rejects.parquet, build.json -> their final names          shard_task.py, publish.py
 
 Equal inputs and recipe give equal bytes, whatever the workers, the executor, the order in which files are done, and the
 number of times the build was killed and run again.

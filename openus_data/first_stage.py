@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from openus_data.build_plan import BuildPlan, Source
 from openus_data.build_report import DatasetCounts, is_failure
-from openus_data.candidate import SourceResult, SourceTask, item_id, process
+from openus_data.candidate import process
 from openus_data.errors import UsageError
 from openus_data.executor import Outcome, TaskLimits, open_executor
 from openus_data.journal import Record
@@ -26,6 +26,7 @@ from openus_data.progress import Progress
 from openus_data.records import Item, Reject
 from openus_data.sample_table import SampleTableBuilder
 from openus_data.schema import BUILD_NAME
+from openus_data.stage_records import SourceResult, SourceTask, item_id
 from openus_data.staging import RECORDS_BOOK, Staging, rejects_of
 
 logger = logging.getLogger(__name__)
