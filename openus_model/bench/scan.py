@@ -72,9 +72,10 @@ def run(layers: Sequence[Layer] = VMAMBA_SMALL, *, repeats: int = 5) -> BenchRep
 
 def _time(name: str, layer: Layer, repeats: int) -> float:
     tensors = _inputs(layer, channels_last=name == "cpu")
+    u, delta, A, B, C, D, bias = tensors
     scans: dict[str, Callable[[], Tensor]] = {
-        "cpu": lambda: scan_groups(*tensors, softplus=True, backend="cpu"),
-        "autograd through the reference loop": lambda: scan_groups(*tensors, softplus=True, backend="reference"),
+        "cpu": lambda: scan_groups(u, delta, A, B, C, D, bias, True, "cpu"),
+        "autograd through the reference loop": lambda: scan_groups(u, delta, A, B, C, D, bias, True, "reference"),
         "loop with its own backward": lambda: LoopScan.apply(*tensors, False),  # type: ignore[no-untyped-call]
         "time-first loop with its own backward": lambda: LoopScan.apply(*tensors, True),  # type: ignore[no-untyped-call]
     }

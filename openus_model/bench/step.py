@@ -1,7 +1,7 @@
-"""A backbone's forward and backward pass.
+"""A backbone's forward and backward pass on the CPU, in one thread.
 
-On CPU: VMamba-S on two images of 224 pixels in one thread, against the same network on the reference scan, which is what
-the released OpenUS code runs there. On CUDA: images per second at bf16 of every scan backend that is installed.
+VMamba-S on two images of 224 pixels, against the same network on the reference scan, which is what the released OpenUS
+code runs there. On a GPU machine `make cuda-check` (openus_model/cuda_check.py) measures every backend.
 """
 
 from __future__ import annotations
