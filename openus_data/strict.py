@@ -208,7 +208,8 @@ def _inner_dataclass(hint: Any) -> tuple[type[Any] | None, bool]:
     if get_origin(hint) in _UNIONS:
         return _inner_dataclass(next(a for a in get_args(hint) if a is not type(None)))
     if get_origin(hint) is tuple:
-        return _inner_dataclass(get_args(hint)[0])[0], True
+        inner = _inner_dataclass(get_args(hint)[0])[0]
+        return inner, inner is not None
     return (typing.cast(type[Any], hint), False) if dataclasses.is_dataclass(hint) else (None, False)
 
 

@@ -49,7 +49,7 @@ def test_bus_bra_takes_its_folds_and_keeps_a_patient_in_one(lay: Lay) -> None:
         ],
         **{
             "BUSBRA/bus_data.csv": "ID,Case,Pathology,BIRADS,Device\nbus_0001-l,1,benign,2,GE Logiq 7\n"
-            "bus_0001-r,1,benign,2,GE Logiq 7\nbus_0002-l,2,malignant,5,Toshiba Aplio 300\nbus_0002-r,2,malignant,5,X\n",
+            "bus_0001-r,1,benign,2,GE Logiq 7\nbus_0002-l,2,malignant,5,U-Systems\nbus_0002-r,2,malignant,5,X\n",
             "BUSBRA/5-fold-cv.csv": "ID,kFold\nbus_0001-l,1\nbus_0001-r,1\nbus_0002-l,3\nbus_0002-r,3\n",
         },
     )
