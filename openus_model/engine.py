@@ -208,10 +208,21 @@ class Engine:
     def _due(self, every: int) -> bool:
         return bool(every) and (self.step % every == 0 or self.step == self.total)
 
+    def one_step(self) -> None:
+        """One step on its own, for a benchmark: nothing is logged or saved."""
+        self._step_on(next(iter(self.stream)))
+
     def _one_step(self, batches: Iterator[Batch], meter: _Meter) -> None:
         asked = time.perf_counter()
         batch = next(batches)
         meter.waited += time.perf_counter() - asked
+        losses, rates, norm = self._step_on(batch)
+        meter.images += self.recipe.batch_size
+        meter.steps += 1
+        self._tell(losses, rates, norm, meter)
+
+    def _step_on(self, batch: Batch) -> tuple[list[Losses], Rates, Tensor]:
+        """Forward, backward, update; what the log needs."""
         batch = batch.to(self.world.device)
         torch.manual_seed(step_seed(self.recipe.seed, self.step, self.world.rank))
         rates = self.rates(self.step)
@@ -227,9 +238,7 @@ class Engine:
             self._skip(batch, losses)
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        meter.images += self.recipe.batch_size
-        meter.steps += 1
-        self._tell(losses, rates, norm, meter)
+        return losses, rates, norm
 
     def _backward(self, batch: Batch, *, pictures: bool) -> list[Losses]:
         """Forward and backward of each part of the batch; gradients meet between processes at the last part."""
