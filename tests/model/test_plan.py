@@ -7,7 +7,7 @@ import pytest
 from openus_model.errors import UsageError
 from openus_model.plan import plan
 
-SMALL = ("backbone.name=vmamba_nano", "views.global_size=64", "views.local_size=32", "engine.precision=fp32",
+SMALL = ("backbone.name=vmamba_nano", "views.global_size=64", "views.local_count=1", "views.local_size=32", "engine.precision=fp32",
          "head.prototypes=64", "head.hidden=32", "head.bottleneck=16")  # fmt: skip
 
 
@@ -17,7 +17,7 @@ def test_twice_the_images_take_twice_as_long_and_twice_the_gpus_about_half() -> 
     assert more.hours == pytest.approx(2 * one.hours)
     four = plan("openus_small", images=1280, gpus=4, overrides=SMALL)
     assert four.hours == pytest.approx(one.hours / 4 / 0.95)
-    assert four.memory_gib["activations"] == pytest.approx(one.memory_gib["activations"] / 4)
+    assert four.memory_gib["activations"] == pytest.approx(one.memory_gib["activations"] / 4, rel=0.1)
 
 
 def test_a_second_masked_pass_and_trial_passes_cost_what_they_are() -> None:
