@@ -90,7 +90,7 @@ def _solve(
         w = _robust(weight, residual)
         weighted = design * w[:, None]
         move = np.linalg.solve(weighted.T @ design + np.diag(damp), weighted.T @ offset)
-        residual = offset - design @ move
+        residual = np.asarray(offset - design @ move, np.float64)
     return move
 
 
