@@ -7,8 +7,10 @@ import pytest
 from openus_model.errors import UsageError
 from openus_model.plan import plan
 
-SMALL = ("backbone.name=vmamba_nano", "views.global_size=64", "views.local_count=1", "views.local_size=32", "engine.precision=fp32",
-         "head.prototypes=64", "head.hidden=32", "head.bottleneck=16")  # fmt: skip
+SMALL = (
+    "backbone.name=vmamba_nano", "views.global_size=64", "views.local_count=1", "views.local_size=32",
+    "engine.precision=fp32", "head.prototypes=64", "head.hidden=32", "head.bottleneck=16",
+)  # fmt: skip
 
 
 def test_twice_the_images_take_twice_as_long_and_twice_the_gpus_about_half() -> None:
