@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -180,12 +181,23 @@ def _unknown(key: str, known: tuple[str, ...], where: str) -> CardError:
     )
 
 
+@functools.cache
+def _fields_of(kind: Hashable) -> dict[str, dataclasses.Field[Any]]:
+    fields = dataclasses.fields(typing.cast(type[Any], kind))
+    return {f.name.removesuffix("_"): f for f in fields if f.init and not f.metadata.get("derived")}
+
+
+@functools.cache
+def _hints_of(kind: Hashable) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 def _fields(kind: type[Any]) -> dict[str, dataclasses.Field[Any]]:
-    return {f.name.removesuffix("_"): f for f in dataclasses.fields(kind) if f.init and not f.metadata.get("derived")}
+    return _fields_of(typing.cast(Hashable, kind))
 
 
 def _hints(kind: type[Any]) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+    return _hints_of(typing.cast(Hashable, kind))
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:
