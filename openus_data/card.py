@@ -62,6 +62,7 @@ __all__ = [
     "find_cards_dirs",
     "load_card",
     "load_cards",
+    "open_cards",
     "resolve_cards",
 ]
 
@@ -120,6 +121,15 @@ def resolve_cards(ids: Iterable[str], cards: Mapping[str, Card]) -> tuple[Card, 
             raise UsageError("unknown dataset id", where=wanted, next_step=step)
         chosen.update({str(card.id): card for card in by_alias[wanted]})
     return tuple(chosen.values())
+
+
+def open_cards(cards: Mapping[str, Card]) -> tuple[Card, ...]:
+    """The cards whose data a program can fetch without an account, an agreement or a person, in the order of ids."""
+    return tuple(c for c in cards.values() if c.access == "open" and c.downloads and not _needs_person(c))
+
+
+def _needs_person(card: Card) -> bool:
+    return all(d.source in ("manual", "kaggle_dataset", "kaggle_competition") for d in card.downloads)
 
 
 def load_card(path: Path) -> Card:

@@ -89,9 +89,7 @@ def show(
 @app.command("check-card", epilog="Example: openus-data check-card my.toml --files data/my/files")
 def check_card(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A card.")],
-    files: Annotated[
-        Path | None, typer.Option("--files", help="A folder: what would each rule match there?")
-    ] = None,
+    files: Annotated[Path | None, typer.Option("--files", help="A folder: what would each rule match there?")] = None,
     as_json: Json = False,
 ) -> None:
     """Validate a card strictly."""
@@ -113,7 +111,7 @@ def unpack(
     """Unpack one archive safely: nothing leaves the folder, and it appears whole or not at all."""
 
     def command() -> int:
-        from openus_data.archive import unpack_file
+        from openus_data.archive import unpack as unpack_file
 
         return answer(unpack_file(file, out), as_json=as_json)
 
@@ -128,9 +126,7 @@ def fetch(
     from_path: Annotated[
         Path | None, typer.Option("--from", help="Take a folder or an archive that you already have.")
     ] = None,
-    mirror: Annotated[
-        str | None, typer.Option(help="Take files from BASE/<id>/<filename>, a URL or a folder.")
-    ] = None,
+    mirror: Annotated[str | None, typer.Option(help="Take files from BASE/<id>/<filename>, a URL or a folder.")] = None,
     accept: Annotated[
         list[str] | None, typer.Option("--accept", help="Accept the terms of this dataset; see `openus-data show`.")
     ] = None,
@@ -143,12 +139,14 @@ def fetch(
     """Download, resume, verify and unpack datasets."""
 
     def command() -> int:
-        from openus_data.card import select_cards
+        from openus_data.card import load_cards, open_cards, resolve_cards
         from openus_data.fetch import fetch as fetch_datasets
+
+        known = load_cards(cards or [])
 
         return answer(
             fetch_datasets(
-                select_cards(ids or [], cards or [], all_open=all_open),
+                open_cards(known) if all_open else resolve_cards(ids or [], known),
                 root,
                 from_path=from_path,
                 mirror=mirror,
@@ -191,12 +189,12 @@ def build(
     def command() -> int:
         from openus_data.build import BuildRequest
         from openus_data.build import build as build_corpus
-        from openus_data.card import select_cards
+        from openus_data.card import load_cards, resolve_cards
 
         return answer(
             build_corpus(
                 BuildRequest(
-                    cards=select_cards(ids or [], cards or []) if ids or images is None else (),
+                    cards=resolve_cards(ids or [], load_cards(cards or [])) if ids else (),
                     root=root,
                     out=out,
                     images=images,
