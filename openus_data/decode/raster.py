@@ -130,14 +130,27 @@ def decode_webp(source: Source, options: Options) -> Media:
     else:
         raise DecodeError("WebP is damaged", next_step="fetch the file again")
     check_frame(height, width, samples=4, limits=options.limits)
-    return _finish(_imdecode(source.data[:], "WebP is damaged or cut short"), 1)
+    data = source.data[:]
+    return _finish(_imdecode(data, "WebP is damaged or cut short"), _webp_orientation(data))
+
+
+def _webp_orientation(data: bytes) -> int:
+    place = 12
+    while place + 8 <= len(data):
+        kind, length = data[place : place + 4], struct.unpack_from("<I", data, place + 4)[0]
+        if kind == b"EXIF":
+            body = data[place + 8 : place + 8 + length]
+            return exif.orientation(body.removeprefix(b"Exif\0\0"))
+        place += 8 + length + length % 2
+    return 1
 
 
 def decode_tiff(source: Source, options: Options) -> Media:
     """Read the first page of a TIFF."""
     data = source.data[:]
     page = tiff.read_page(data, limits=options.limits)
-    samples = _imdecode(data, "TIFF is damaged or of a kind that is not read")
+    upright = data if page.orientation == 1 else tiff.without_orientation(data)
+    samples = _imdecode(upright, "TIFF is damaged or of a kind that is not read")
     if samples.shape[:2] != (page.height, page.width):
         raise DecodeError("TIFF size disagrees with its header", expected=f"{page.height}x{page.width}")
     notes = ["first page of several"] if page.more_pages else []

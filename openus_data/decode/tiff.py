@@ -69,6 +69,18 @@ def read_page(data: bytes, *, limits: Limits) -> TiffPage:
     return page
 
 
+def without_orientation(data: bytes) -> bytes:
+    """The same TIFF with its first page stored upright, so that no decoder turns it on its own."""
+    order = "<" if data[:2] == b"II" else ">"
+    (place,) = struct.unpack_from(order + "I", data, 4)
+    (entries,) = struct.unpack_from(order + "H", data, place)
+    changed = bytearray(data)
+    for start in range(place + 2, place + 2 + 12 * entries, 12):
+        if struct.unpack_from(order + "H", data, start)[0] == _ORIENTATION:
+            struct.pack_into(order + "HIHH", changed, start + 2, 3, 1, 1, 0)
+    return bytes(changed)
+
+
 def _directory(data: bytes, order: str, place: int) -> tuple[dict[int, tuple[int, ...]], int]:
     (entries,) = struct.unpack_from(order + "H", data, place)
     if not 0 < entries <= _MAX_ENTRIES:

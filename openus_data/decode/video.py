@@ -45,6 +45,7 @@ _ONE_FRAME_PER_PACKET = {
 _INTRA_ONLY = {"mjpeg", "rawvideo", "png", "huffyuv", "ffvhuff", "dvvideo"}
 _PLANAR = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuv411p", "yuvj411p", "gray"}
 _FULL_RANGE = 2
+_SEGMENT, _UNKNOWN = b"\x18\x53\x80\x67", -1
 _STUDIO_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
 
 
@@ -201,8 +202,8 @@ def decode_mp4(source: Source, options: Options) -> Media:
 
 
 def decode_matroska(source: Source, options: Options) -> Media:
-    """Read a Matroska or WebM."""
-    return _decode_file(source, options, "matroska", lambda _: None)
+    """Read a Matroska or WebM; a segment of declared length must lie inside the file."""
+    return _decode_file(source, options, "matroska", _check_segment)
 
 
 def _check_riff(source: Source) -> None:
@@ -225,6 +226,26 @@ def _check_boxes(source: Source) -> None:
         place += length
     if b"moov" not in kinds:
         raise DecodeError("MP4 cut short", expected="an index (moov)", next_step="fetch the file again")
+
+
+def _check_segment(source: Source) -> None:
+    head = source.head
+    length, place = _ebml_number(head, 4)
+    segment = place + length
+    if head[segment : segment + 4] != _SEGMENT:
+        raise DecodeError("Matroska cut short or damaged", expected="a segment", next_step="fetch the file again")
+    declared, start = _ebml_number(head, segment + 4)
+    if declared != _UNKNOWN and start + declared > source.size:
+        raise DecodeError("Matroska cut short", expected=f"{start + declared} bytes", got=str(source.size))
+
+
+def _ebml_number(head: bytes, place: int) -> tuple[int, int]:
+    """A variable-length number and the place behind it; `_UNKNOWN` where all its bits are set."""
+    if place >= len(head) or head[place] == 0:
+        raise DecodeError("Matroska cut short or damaged", next_step="fetch the file again")
+    width = 9 - head[place].bit_length()
+    bits = int.from_bytes(head[place : place + width], "big") & ((1 << 7 * width) - 1)
+    return _UNKNOWN if bits == (1 << 7 * width) - 1 else bits, place + width
 
 
 def _is_avi(head: bytes) -> bool:
