@@ -39,7 +39,7 @@ def read_table(table: Table, paths: Sequence[Path]) -> dict[str, Row]:
         paths: the files that it picked; of two rows with one key the first stands.
 
     Raises:
-        DecodeError: a file is not readable as such a table, or lacks the key's column.
+        DecodeError: a file is not readable as such a table, or lacks the key's column, or there is no row.
     """
     rows: dict[str, Row] = {}
     for path in paths:
@@ -51,6 +51,8 @@ def read_table(table: Table, paths: Sequence[Path]) -> dict[str, Row]:
             key = row_key(table, row[table.key])
             if key:
                 rows.setdefault(key, row)
+    if not rows:
+        raise DecodeError("a table without a row", where=table.name)
     return rows
 
 
