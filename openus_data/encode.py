@@ -19,7 +19,8 @@ from openus_data.records import Pixels
 
 Codec = Literal["png", "jpeg", "webp", "passthrough"]
 CODECS: Final[tuple[Codec, ...]] = ("png", "jpeg", "webp", "passthrough")
-LOSSY: Final = frozenset({"jpeg"})
+CHANGING: Final = frozenset({"jpeg", "webp"})
+"""Codecs that give other pixels back, or, as WebP does with grey, another number of channels."""
 
 _PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_KEPT: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})

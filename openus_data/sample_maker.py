@@ -18,7 +18,7 @@ from openus_data.card_fields import Orient
 from openus_data.crop import Crop, cut, cut_mask, plan_crops, to_grey_if_grey
 from openus_data.deid.burned_in import find_text, find_text_in_clip, remove_text
 from openus_data.duplicates import phash, thumbnail
-from openus_data.encode import LOSSY, decode_stored, encode, encode_png, strip_source
+from openus_data.encode import CHANGING, decode_stored, encode, encode_png, strip_source
 from openus_data.errors import MissingExtra
 from openus_data.frames import Novelty, evenly_spaced, planned_frames
 from openus_data.items import classify
@@ -253,7 +253,7 @@ class SampleMaker:
             if passed is not None:
                 return passed
         suffix, data = encode(picture, codec=image.codec, quality=image.jpeg_quality)
-        return suffix, data, decode_stored(data) if image.codec in LOSSY else picture
+        return suffix, data, decode_stored(data) if image.codec in CHANGING else picture
 
     def _passed_through(self, picture: Pixels, frame: Pixels, crop: Crop) -> tuple[str, bytes, Pixels] | None:
         if crop.inside is not None or picture.shape != frame.shape:
