@@ -38,6 +38,15 @@ LARGEST_SIDE_PX: Final = 1 << 15
 ANY_NAME: Final = "*"
 """Key of `values` that stands for every name that is not listed."""
 _ASPECT_TOLERANCE: Final = 0.02
+_MALFORMED: Final = (
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    RecursionError,
+    ElementTree.ParseError,
+)
 
 _TURNS: Final[Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]]] = {
     "as-is": lambda a: a,
@@ -194,7 +203,7 @@ def _from_polygons(
             named = _coco(path, item.path.name, shape)
         else:
             named = [(n, _filled([p], shape)) for n, p in _POLYGONS[rule.encoding](path)]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, ElementTree.ParseError) as error:
+    except _MALFORMED as error:
         raise DecodeError("an annotation file cannot be read", where="mask", got=type(error).__name__) from error
     for name, inside in named:
         meant = rule.class_ or rule.values.get(name) or rule.values.get(ANY_NAME)
@@ -297,7 +306,10 @@ def _labelme(path: Path) -> Iterator[tuple[str, list[Point]]]:
 
 
 def _points(path: Path) -> Iterator[tuple[str, list[Point]]]:
-    yield ANY_NAME, [_point(p) for p in _json(path)]
+    corners = _json(path)
+    if not isinstance(corners, list):
+        raise ValueError("no list of points")
+    yield ANY_NAME, [_point(p) for p in corners]
 
 
 def _polygons_xml(path: Path) -> Iterator[tuple[str, list[Point]]]:

@@ -82,7 +82,16 @@ def read_rows(table: Table, path: Path) -> Iterator[Row]:
             yield from _with_heads(_xlsx_cells(path, table.sheet), table)
         else:
             yield from _with_heads(_csv_cells(table, path), table)
-    except (ValueError, KeyError, IndexError, csv.Error, zipfile.BadZipFile, ElementTree.ParseError, EOFError) as error:
+    except (
+        ValueError,
+        KeyError,
+        IndexError,
+        csv.Error,
+        zipfile.BadZipFile,
+        ElementTree.ParseError,
+        EOFError,
+        RecursionError,
+    ) as error:
         raise DecodeError("a table cannot be read", where=table.name, got=type(error).__name__) from error
 
 
@@ -90,7 +99,7 @@ def member_of(cell: str, name: str) -> str | None:
     """A member of the JSON object that a cell holds, as text; None where it holds none."""
     try:
         found = json.loads(cell)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     value = found.get(name) if isinstance(found, Mapping) else None
     return str(value).strip() if isinstance(value, str | int | float) else None
