@@ -59,12 +59,15 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "random masks": ("masking.guide=random",),
     "attention alone": ("masking.guide=attention",),
     "as released": (
-        "masking.rule=released", "masking.difficulty=previous_batch", "losses.local_cls=masked", "head.teacher=released",
+        "masking.rule=released", "masking.difficulty=previous_batch", "losses.local_cls=masked",
+        "head.teacher=released",
     ),
     "inside the cone": ("masking.inside_share=0.5", "views.inside_share=0.5"),
     "koleo 0.1": ("losses.koleo=0.1",),
     "sinkhorn": ("losses.centring=sinkhorn",),
-    "gain, TGC, lateral blur": ("views.gain_db=6", "views.tgc_db=3", "views.attenuation_db=6", "views.lateral_blur_px=1.5"),
+    "gain, TGC, lateral blur": (
+        "views.gain_db=6", "views.tgc_db=3", "views.attenuation_db=6", "views.lateral_blur_px=1.5",
+    ),
 }  # fmt: skip
 
 
@@ -203,9 +206,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         baseline.append(right_by_source(features(build_backbone("vmamba_nano").eval(), corpus), corpus))
     reference = np.asarray([[marks[s] for s in sources] for marks in baseline])
     mean, low, high = interval(reference)
-    print(
-        f"| setting | kNN accuracy | over random |\n|---|---|---|\n| random weights | {mean:.3f} [{low:.3f}, {high:.3f}] | |"
-    )
+    print("| setting | kNN accuracy | over random |\n|---|---|---|")
+    print(f"| random weights | {mean:.3f} [{low:.3f}, {high:.3f}] | |", flush=True)
     for setting in arguments.settings:
         marks = [run(setting, seed, arguments, corpus) for seed in arguments.seeds]
         scores = np.asarray([[m[s] for s in sources] for m in marks])

@@ -45,6 +45,7 @@ class PretrainReport:
         checkpoint: folder of the newest checkpoint.
         stopped_by: name of the signal that stopped it early, or None.
         skipped: steps that were not finite.
+        is_main: whether this process speaks for all; the others of a torchrun have nothing to say.
     """
 
     run: str
@@ -59,6 +60,7 @@ class PretrainReport:
     checkpoint: str | None
     stopped_by: str | None
     skipped: int
+    is_main: bool = True
 
     @property
     def exit_code(self) -> int:
@@ -70,7 +72,9 @@ class PretrainReport:
         return asdict(self)
 
     def to_text(self) -> str:
-        """A few lines for a person."""
+        """A few lines for a person; nothing from any process but the main one."""
+        if not self.is_main:
+            return ""
         losses = "" if self.first_loss is None else f", loss {self.first_loss:.4f} -> {self.last_loss:.4f}"
         lines = [
             f"{self.recipe}: {self.steps} of {self.total} steps, {self.images} images "
@@ -135,11 +139,13 @@ def _run(
         outcome = engine.run()
     finally:
         tracker.close()
-    return _report(recipe, run, outcome, total=clock.steps, resumed_from=done)
+    return _report(recipe, run, outcome, total=clock.steps, resumed_from=done, is_main=world.is_main)
 
 
-def _report(recipe: PretrainRecipe, run: Path, outcome: Outcome, *, total: int, resumed_from: int) -> PretrainReport:
-    newest = newest_sound(run)
+def _report(
+    recipe: PretrainRecipe, run: Path, outcome: Outcome, *, total: int, resumed_from: int, is_main: bool
+) -> PretrainReport:
+    newest = newest_sound(run) if is_main else None
     return PretrainReport(
         run=str(run),
         recipe=recipe.name,
@@ -153,6 +159,7 @@ def _report(recipe: PretrainRecipe, run: Path, outcome: Outcome, *, total: int, 
         checkpoint=str(newest) if newest else None,
         stopped_by=signal.Signals(outcome.signal).name if outcome.signal else None,
         skipped=outcome.skipped,
+        is_main=is_main,
     )
 
 
