@@ -14,7 +14,7 @@ from torch import Tensor
 
 from openus_model.bench.loops import LoopScan
 from openus_model.bench.report import BenchReport, Row, cpu_seconds
-from openus_model.scan import scan_groups
+from openus_model.scan import Backend, scan_groups
 
 GROUPS = 4
 BATCH = 2
@@ -56,8 +56,7 @@ def run(layers: Sequence[Layer] = VMAMBA_SMALL, *, repeats: int = 5) -> BenchRep
         totals = dict.fromkeys(("cpu", *RIVALS), 0.0)
         facts: dict[str, float | int | str] = {"threads": 1, "torch": torch.__version__}
         for layer in layers:
-            for name in totals:
-                seconds = _time(name, layer, 1 if "reference" in name else repeats)
+            for name, seconds in _time(layer, repeats).items():
                 totals[name] += layer.count * seconds
                 facts[f"L={layer.length} D={layer.channels}: {name}, ms"] = round(1000 * seconds, 2)
     finally:
@@ -70,21 +69,26 @@ def run(layers: Sequence[Layer] = VMAMBA_SMALL, *, repeats: int = 5) -> BenchRep
     return BenchReport(what="scan", rows=rows, facts=facts)
 
 
-def _time(name: str, layer: Layer, repeats: int) -> float:
-    tensors = _inputs(layer, channels_last=name == "cpu")
-    u, delta, A, B, C, D, bias = tensors
-    scans: dict[str, Callable[[], Tensor]] = {
-        "cpu": lambda: scan_groups(u, delta, A, B, C, D, bias, True, "cpu"),
-        "autograd through the reference loop": lambda: scan_groups(u, delta, A, B, C, D, bias, True, "reference"),
-        "loop with its own backward": lambda: LoopScan.apply(*tensors, False),  # type: ignore[no-untyped-call]
-        "time-first loop with its own backward": lambda: LoopScan.apply(*tensors, True),  # type: ignore[no-untyped-call]
+def _time(layer: Layer, repeats: int) -> dict[str, float]:
+    """CPU seconds of forward and backward of the CPU backend and each rival."""
+    last, first = (_inputs(layer, channels_last=flag) for flag in (True, False))
+    reference, loop, time_first_loop = RIVALS
+    calls: dict[str, Callable[[], object]] = {
+        "cpu": lambda: _differentiate(_scan(last, "cpu"), last),
+        reference: lambda: _differentiate(_scan(first, "reference"), first),
+        loop: lambda: _differentiate(LoopScan.apply(*first, False), first),  # type: ignore[no-untyped-call]
+        time_first_loop: lambda: _differentiate(LoopScan.apply(*last, True), last),  # type: ignore[no-untyped-call]
     }
+    return cpu_seconds(calls, {name: 1 if name == reference else repeats for name in calls})
 
-    def forward_and_backward() -> None:
-        y = scans[name]()
-        torch.autograd.grad(y, tensors, torch.ones_like(y))
 
-    return cpu_seconds(forward_and_backward, repeats)
+def _scan(tensors: list[Tensor], backend: Backend) -> Tensor:
+    u, delta, A, B, C, D, bias = tensors
+    return scan_groups(u, delta, A, B, C, D, bias, softplus=True, backend=backend)
+
+
+def _differentiate(y: Tensor, tensors: list[Tensor]) -> None:
+    torch.autograd.grad(y, tensors, torch.ones_like(y))
 
 
 def _inputs(layer: Layer, *, channels_last: bool) -> list[Tensor]:

@@ -63,4 +63,4 @@ def _seconds(backbone: nn.Module, image_BCHW: torch.Tensor, repeats: int) -> flo
         features: Features = backbone(image_BCHW)
         sum((stage.square().mean() for stage in features.stages), torch.zeros(())).backward()  # type: ignore[no-untyped-call]
 
-    return cpu_seconds(step, repeats)
+    return cpu_seconds({"step": step}, {"step": repeats})["step"]

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK_ELEMENTS = 65536
-"""Elements of one scratch buffer (256 KiB in float32): a few fit the second-level cache together."""
+BLOCK_ELEMENTS = 131072
+"""Elements of one scratch buffer (512 KiB in float32): enough to hide the cost of a call, few enough to stay cached."""
 MIN_STEPS = 8
 """A block has at least so many steps, however large one is, so that layouts with time last are read by whole lines."""
 
@@ -74,7 +74,7 @@ class _CpuScan(torch.autograd.Function):
             a, h = work.decays(dt), work.inputs(dt, u, B_LNGB[block], 1)
             state_NGBD = _recur(work.steps(0), work.steps(1), len(dt), state_NGBD)
             y = _sum_states(torch.mul(h, C_LNGB[block, ..., None], out=a))
-            y_LGBD[block] = y if skip_GD is None else y.addcmul_(u, skip_GD[:, None])
+            _add_skip(y, u, skip_GD, out=y_LGBD[block])
         ctx.save_for_backward(u_BGDL, dt_LGBD, A_GDN, B_BGNL, C_BGNL, D_GD, bias_GD, torch.stack(starts))
         ctx.softplus, ctx.delta_dtype = softplus, delta_BGDL.dtype
         return y_BGDL
@@ -93,6 +93,7 @@ class _CpuScan(torch.autograd.Function):
         dA_TNGBD, dD_TGBD, dbias_TGBD = work.zeros(with_states=True), work.zeros(), work.zeros()
         dB_LNGB, dC_LNGB = (work.new(B_LNGB.shape) for _ in range(2))
         carry_NGBD = work.new(work.step).zero_()
+        minus_A_NG1D = -work.A_NGD[:, :, None]
         for block, start_NGBD in zip(reversed(work.blocks), reversed(starts.unbind()), strict=True):
             u, dt, dy = u_LGBD[block].to(work.dtype), dt_LGBD[block], dy_LGBD[block].to(work.dtype)
             count = len(dt)
@@ -106,21 +107,20 @@ class _CpuScan(torch.autograd.Function):
             a[0].mul_(start_NGBD)
             a.mul_(g)
             dA_TNGBD[:count].addcmul_(a, dt[:, None])
-            ddt = a.mul_(work.A_NGD[:, :, None])
+            minus_ddt = a.mul_(minus_A_NG1D)
             torch.mul(dt, u, out=h[:, 0])
             torch.sum(torch.mul(g, h[:, :1], out=work.take(3, count)), -1, out=dB_LNGB[block])
             g.mul_(B_LNGB[block, ..., None])
-            gB, ddt = _sum_states(g), _sum_states(ddt)
-            ddt.addcmul_(gB, u)
-            if ctx.softplus:
-                ddt.mul_(torch.neg(dt, out=h[:, 0]).expm1_().neg_())  # the softplus's slope, from its value
-            du = gB.mul_(dt)
+            gB, minus_ddt = _sum_states(g), _sum_states(minus_ddt)
+            minus_ddt.addcmul_(gB, u, value=-1)
+            # The softplus's slope follows from its value: 1 - exp(-dt).
+            ddelta = minus_ddt.mul_(torch.neg(dt, out=h[:, 0]).expm1_()) if ctx.softplus else minus_ddt.neg_()
+            ddelta_LGBD[block] = ddelta
+            _add_skip(gB.mul_(dt), dy, skip_GD, out=du_LGBD[block])
             if skip_GD is not None:
                 dD_TGBD[:count].addcmul_(dy, u)
-                du.addcmul_(dy, skip_GD[:, None])
             if bias_GD is not None:
-                dbias_TGBD[:count].add_(ddt)
-            du_LGBD[block], ddelta_LGBD[block] = du, ddt
+                dbias_TGBD[:count].add_(ddelta)
         return (
             du_BGDL,
             ddelta_BGDL,
@@ -200,6 +200,14 @@ def _step_sizes(delta_TGBD: Tensor, bias_GD: Tensor | None, softplus: bool, *, o
         torch.add(delta_TGBD.to(out.dtype), bias_GD.to(out.dtype)[:, None], out=out)
     if softplus:
         torch._C._nn.softplus(out, out=out)  # type: ignore[call-arg]  # the functional form has no `out`
+
+
+def _add_skip(x_TGBD: Tensor, skipped_TGBD: Tensor, skip_GD: Tensor | None, *, out: Tensor) -> None:
+    """x + D skipped into `out`, in one pass over memory."""
+    if skip_GD is None:
+        out.copy_(x_TGBD)
+    else:
+        torch.addcmul(x_TGBD, skipped_TGBD, skip_GD[:, None], out=out)
 
 
 def _sum_states(x_TNGBD: Tensor) -> Tensor:
