@@ -131,6 +131,7 @@ class Sink:
     def copy(self, name: str, place: Path) -> Path:
         """Write a file from another one, which must not be a link."""
         with os.fdopen(os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as content:
+            self.add_packed(os.fstat(content.fileno()).st_size)
             return self.file(name, iter(lambda: content.read(BLOCK_BYTES), b""))
 
     def _copy(self, descriptor: int, pieces: Iterable[bytes], name: str) -> None:
