@@ -10,6 +10,7 @@ Pixels are not touched here: `attach_pixels` writes frames that the caller has c
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ METHOD: Final = f"openus-data deid {PIPELINE_VERSION}: allow-list, PS3.15 E.1 Ba
 
 ENHANCED_VOLUME_UID: Final = "1.2.840.10008.5.1.4.1.1.6.2"
 
+_PLAIN_VRS: Final = frozenset({"US", "UL", "SS", "SL", "FD", "FL", "CS", "LO", "SH", "AS", "UI"})
+"""VRs whose values the rules return as pydicom holds them."""
 _WHOLE_VRS: Final = frozenset({"US", "UL", "SS", "SL", "IS"})
 _SCHEME: Final = "DCM"
 _EQUIPMENT_CODE: Final = ("109104", "De-identifying Equipment")
@@ -139,7 +142,7 @@ def _copy_allowed(
     dropped = 0
     for tag in list(source.keys()):
         step = steps.get(int(tag))
-        raw = None if step is None else _read(source, step.tag)
+        raw = None if step is None else headers.read_tag(source, step.tag)
         value = None if step is None or raw is None else _pass(raw, step, context, rules)
         if step is None or value is None:
             dropped += 1
@@ -164,16 +167,10 @@ def _pass(raw: object, step: Step, context: Context, rules: set[str]) -> object:
     return Sequence(items)
 
 
-def _read(source: Dataset, tag: int) -> object:
-    try:
-        return source[tag].value
-    except Exception:  # a value of a stranger's file fails in any way that pydicom's converters can
-        return None
-
-
 def _put(target: Dataset, step: Step, value: object) -> None:
     try:
-        target[step.tag] = DataElement(Tag(step.tag), step.vr, _fit(value, step.vr))
+        plain = step.vr in _PLAIN_VRS and not isinstance(value, list)
+        target[step.tag] = DataElement(Tag(step.tag), step.vr, _fit(value, step.vr), already_converted=plain)
     except (ValueError, TypeError, OverflowError):  # does not fit the VR: stays behind
         return
 
@@ -204,6 +201,16 @@ def _fill_identifiers(clean: Dataset, context: Context, stand_in: str) -> None:
 
 
 def _write_method(source: Dataset, clean: Dataset, dates: Dates, pixels_cleaned: bool) -> None:
+    earlier = replacements.earlier_methods(headers.read_value(source, "DeidentificationMethod"))
+    clean.DeidentificationMethod = [*(text for text in earlier if text != METHOD), METHOD]
+    for element in _marks(dates, pixels_cleaned):
+        clean[element.tag] = element
+
+
+@functools.cache
+def _marks(dates: Dates, pixels_cleaned: bool) -> tuple[DataElement, ...]:
+    """What every clean object says about its cleaning; made once, since it is the same for all."""
+    marks, equipment = Dataset(), Dataset()
     claims = [
         "113100",
         *(["113101"] if pixels_cleaned else []),
@@ -211,18 +218,16 @@ def _write_method(source: Dataset, clean: Dataset, dates: Dates, pixels_cleaned:
         *(["113107"] if dates == "shift" else []),
         "113108",
     ]
-    clean.PatientIdentityRemoved = "YES" if pixels_cleaned else "NO"
-    earlier = replacements.earlier_methods(headers.read_value(source, "DeidentificationMethod"))
-    clean.DeidentificationMethod = [*(text for text in earlier if text != METHOD), METHOD]
-    clean.DeidentificationMethodCodeSequence = Sequence([_code(claim, _OPTION_CODES[claim]) for claim in claims])
-    clean.LongitudinalTemporalInformationModified = "MODIFIED" if dates == "shift" else "REMOVED"
+    marks.PatientIdentityRemoved = "YES" if pixels_cleaned else "NO"
+    marks.DeidentificationMethodCodeSequence = Sequence([_code(claim, _OPTION_CODES[claim]) for claim in claims])
+    marks.LongitudinalTemporalInformationModified = "MODIFIED" if dates == "shift" else "REMOVED"
     if pixels_cleaned:
-        clean.BurnedInAnnotation = "NO"
-    equipment = Dataset()
+        marks.BurnedInAnnotation = "NO"
     equipment.PurposeOfReferenceCodeSequence = Sequence([_code(*_EQUIPMENT_CODE)])
     equipment.Manufacturer, equipment.ManufacturerModelName = "OpenUS", "openus-data deid"
     equipment.SoftwareVersions = PIPELINE_VERSION
-    clean.ContributingEquipmentSequence = Sequence([equipment])
+    marks.ContributingEquipmentSequence = Sequence([equipment])
+    return tuple(marks)
 
 
 def _code(value: str, meaning: str) -> Dataset:

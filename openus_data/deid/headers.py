@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Final
 
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from openus_data.deid import values
@@ -95,10 +96,23 @@ def read_facts(dataset: Dataset) -> tuple[Facts, str | None, str | None]:
 
 def read_value(dataset: Dataset, keyword: str) -> object:
     """One attribute's value, None where it is absent or cannot be converted."""
+    return read_tag(dataset, _tag_of(keyword))
+
+
+def read_tag(dataset: Dataset, tag: int) -> object:
+    """One attribute's value, None where it is absent or cannot be converted."""
     try:
-        return dataset.get(keyword)
+        return dataset[tag].value if tag in dataset.keys() else None  # noqa: SIM118  # `in dataset` parses the tag anew
     except Exception:  # a value of a stranger's file fails in any way that pydicom's converters can
         return None
+
+
+@functools.cache
+def _tag_of(keyword: str) -> int:
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise KeyError(keyword)
+    return int(tag)
 
 
 def read_texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:

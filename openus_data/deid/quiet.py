@@ -11,16 +11,18 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pydicom.config
+
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """No warning and no log record of pydicom leaves the block."""
-    logger = logging.getLogger("pydicom")
-    before = logger.disabled
-    logger.disabled = True
+    """No warning and no log record of pydicom leaves the block; values are not validated, only converted."""
+    logger, settings = logging.getLogger("pydicom"), pydicom.config.settings
+    before, mode = logger.disabled, settings.reading_validation_mode
+    logger.disabled, settings.reading_validation_mode = True, pydicom.config.IGNORE
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.disabled = before
+        logger.disabled, settings.reading_validation_mode = before, mode

@@ -171,6 +171,14 @@ def test_a_written_file_reads_back_with_zero_preamble_and_the_pixels_given() -> 
         assert back.to_json() == after.to_json()
 
 
+def test_every_written_value_fits_its_representation(monkeypatch: pytest.MonkeyPatch) -> None:
+    after = clean(planted_dataset(Canaries()), dates="shift")
+    content = written(after)
+    monkeypatch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.RAISE)
+    for element in pydicom.dcmread(io.BytesIO(content)).iterall():
+        assert element.value is not None or element.is_empty
+
+
 @pytest.mark.parametrize(
     ("attributes", "rendered"),
     [
