@@ -161,7 +161,7 @@ class Listing:
                 masks[_key(self.card.masks[index], entry.relative)].append(entry.relative)
             elif role == "table":
                 tables.append(entry.relative)
-        yield from self._read_tables(tables)
+        yield from self._read_tables(tables + shared)  # one annotation file may be both mask and table
         yield from self._items(images, masks, shared)
         yield from self._orphans(masks)
 
@@ -193,7 +193,7 @@ class Listing:
                 continue
             seen.update({once} if once is not None else ())
             key = _key(rule, relative)
-            if rule.listed_in and self._row(rule.listed_in, relative, key) is None:
+            if rule.listed_in and not self._is_listed(rule.listed_in, relative, key):
                 self.counts["left-out"] += 1
                 continue
             taken.add(key)
@@ -255,6 +255,11 @@ class Listing:
         table = next(t for t in self.card.tables if t.name == name)
         own = key_of(table.image_key, relative) if table.image_key else key
         return self._tables.get(name, {}).get(own.casefold()) if own else None
+
+    def _is_listed(self, name: str, relative: str, key: str) -> bool:
+        """Whether the table has the image; an optional table that this copy lacks has every image."""
+        optional = any(t.name == name and t.optional for t in self.card.tables)
+        return (optional and name not in self._tables) or self._row(name, relative, key) is not None
 
     def _meaning(self, label: LabelRule, raw: str) -> Mapping[str, str]:
         if raw in label.values:

@@ -39,14 +39,14 @@ class FieldDoc:
     """One key of a declarative file, for the reference pages.
 
     Args:
-        key: dotted name; `[]` behind a key that repeats.
+        name: dotted key; `[]` behind a table that repeats.
         type: what the value is, for a reader.
         required: whether it must be given.
         default: the value where it is left out, as TOML would write it; empty for required keys.
         meaning: one or two sentences.
     """
 
-    key: str
+    name: str
     type: str
     required: bool
     default: str
@@ -94,7 +94,7 @@ def field_docs(kind: type[Any], *, prefix: str = "") -> tuple[FieldDoc, ...]:
         inner, repeats = _inner_dataclass(hint)
         docs.append(
             FieldDoc(
-                key=f"{prefix}{key}{'[]' if repeats else ''}",
+                name=f"{prefix}{key}{'[]' if repeats else ''}",
                 type="table" if inner else describe_type(hint),
                 required=_is_required(field),
                 default="" if _is_required(field) else _default_text(field),

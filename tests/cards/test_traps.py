@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -176,3 +177,10 @@ def test_pydicom_us_ties_two_encodings_of_one_picture(lay: Lay) -> None:
     items = lay("pydicom-us", ["examples_jpeg2k.dcm", "examples_rgb_color.dcm", "examples_ybr_color.dcm"])
     assert items[0].subject == items[1].subject != items[2].subject
     assert items[2].facts["organ"] == "cardiac"
+
+
+def test_gist514_takes_only_images_that_its_annotations_list(lay: Lay) -> None:
+    listed = {"images": [{"id": 1, "file_name": "0001.jpg"}], "categories": [], "annotations": []}
+    paths = [f"usd514_jpeg_roi/images/{n}.jpg" for n in ("0001", "0001_flip")]
+    items = lay("gist514_db", paths, **{"usd514_jpeg_roi/annotations/all_anno_crop.json": json.dumps(listed)})
+    assert [i.relative for i in items] == paths[:1] and len(items[0].masks) == 1

@@ -154,12 +154,12 @@ def test_ids_and_aliases_resolve_once_each_and_a_slip_names_the_nearest() -> Non
 
 def test_every_key_of_a_card_is_documented_once() -> None:
     docs = card_reference()
-    keys = [d.key for d in docs]
+    keys = [d.name for d in docs]
     assert len(set(keys)) == len(keys)
     assert all(d.meaning and d.type for d in docs)
     assert {"license.class", "downloads[].checksum", "images[].match", "masks[].class", "subject.path"} <= set(keys)
     assert "sha256" not in keys and "license.class_" not in keys
-    assert next(d for d in docs if d.key == "id").required
+    assert next(d for d in docs if d.name == "id").required
 
 
 def test_a_card_crosses_to_another_process_unchanged() -> None:
@@ -200,4 +200,4 @@ def test_path_rules_join_the_groups_that_took_part() -> None:
 
 
 def test_the_reference_is_plain_text() -> None:
-    json.dumps([(d.key, d.type, d.default, d.meaning) for d in card_reference()])
+    json.dumps([(d.name, d.type, d.default, d.meaning) for d in card_reference()])
