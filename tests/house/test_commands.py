@@ -13,7 +13,8 @@ from openus_data import cli as data_cli
 from openus_model import cli as model_cli
 
 COMMANDS = [
-    (name, command) for name, module in (("openus_data", data_cli), ("openus_model", model_cli))
+    (name, command)
+    for name, module in (("openus_data", data_cli), ("openus_model", model_cli))
     for command in sorted(typer.main.get_command(module.app).commands)  # type: ignore[attr-defined]
 ]
 
@@ -24,7 +25,20 @@ def run(package: str, *arguments: str, cwd: Path | None = None) -> subprocess.Co
 
 
 def test_every_command_of_the_contract_exists() -> None:
-    data = {"list", "show", "unpack", "check-card", "fetch", "build", "audit", "verify", "preview", "query", "cone", "deid"}
+    data = {
+        "list",
+        "show",
+        "unpack",
+        "check-card",
+        "fetch",
+        "build",
+        "audit",
+        "verify",
+        "preview",
+        "query",
+        "cone",
+        "deid",
+    }
     model = {"pretrain", "evaluate", "embed", "masks", "export", "import-weights", "describe", "plan", "bench"}
     assert {c for p, c in COMMANDS if p == "openus_data"} == data
     assert {c for p, c in COMMANDS if p == "openus_model"} == model
@@ -45,12 +59,12 @@ def test_a_misspelt_command_exits_with_two_and_names_the_nearest(package: str) -
 
 def test_bad_input_gets_one_line_and_the_documented_exit_code(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "recipe.yaml").write_text("polcy: mask\n")
+    (tmp_path / "recipe.yaml").write_text("shrads: {}\n")
     cases = [
         (("show", "no_such_dataset"), 2, "no_such_dataset"),
         (("fetch", "no_such_dataset", "--root", "r"), 2, "no_such_dataset"),
         (("build", "--images", "empty", "--name", "mine", "--out", "o", "--root", "r"), 1, ""),
-        (("build", "pydicom-us", "--recipe", "recipe.yaml", "--out", "o", "--root", "r"), 2, "policy"),
+        (("build", "pydicom-us", "--recipe", "recipe.yaml", "--out", "o", "--root", "r"), 2, "shards"),
         (("verify", "nowhere"), 1, "nowhere"),
     ]
     for arguments, code, word in cases:
