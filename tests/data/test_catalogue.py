@@ -120,3 +120,20 @@ def test_every_citation_is_a_bibtex_entry() -> None:
     for card in CARDS.values():
         entry = bibtex(card)
         assert entry.startswith(f"@misc{{{card.id},") and entry.count("{") == entry.count("}")
+
+
+def test_the_card_of_the_how_to_page_works_as_the_page_says(tmp_path: Path) -> None:
+    page = (MANIFESTS.parent / "docs" / "how-to" / "add-a-dataset.md").read_text()
+    card = tmp_path / "liver_lab.toml"
+    card.write_text(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0])
+    files = tmp_path / "files" / "outer"
+    for name in ("scans/017_1.png", "scans/017_2.png", "scans/020_1.png", "masks/017_2_lesion.png"):
+        (files / name).parent.mkdir(parents=True, exist_ok=True)
+        (files / name).touch()
+    (files / "reads.csv").write_text(
+        "image,diagnosis,set\n017_1.png,HCC,train\n017_2.png,HCC,train\n020_1.png,cyst,test\n"
+    )
+    report = check_card(card, tmp_path / "files")
+    answer = report.to_json()
+    assert report.exit_code == 0 and (answer["images"], answer["subjects"]) == (3, 2)
+    assert answer["splits"] == {"test": 1, "train": 2} and answer["unmapped"] == {}
