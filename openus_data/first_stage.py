@@ -26,7 +26,7 @@ from openus_data.progress import Progress
 from openus_data.records import Item, Reject
 from openus_data.sample_table import SampleTableBuilder
 from openus_data.schema import BUILD_NAME
-from openus_data.stage_records import SourceResult, SourceTask, item_id
+from openus_data.stage_records import SourceResult, SourceTask, StageOne, item_id
 from openus_data.staging import RECORDS_BOOK, Staging, rejects_of
 
 logger = logging.getLogger(__name__)
@@ -61,8 +61,12 @@ class FirstStage:
     worked_on: int = 0
     reused: int = 0
     failures: int = 0
+    _stage: StageOne = field(init=False)
     _items: bytearray = field(default_factory=bytearray)
     _places: array[int] = field(default_factory=lambda: array("q"))
+
+    def __post_init__(self) -> None:
+        self._stage = self.plan.stage
 
     def run(self, table: SampleTableBuilder) -> None:
         """Work on every file that has no record yet, and put the samples of all of them into the table."""
@@ -75,7 +79,7 @@ class FirstStage:
         limits = TaskLimits(seconds=plan.recipe.limits.seconds, memory_mb=plan.recipe.limits.memory_mb)
         executor = open_executor(plan.request.executor, workers=plan.request.workers, limits=limits)
         with Progress("build", total=None, quiet=plan.request.quiet) as progress:
-            for outcome in executor.run(partial(process, stage=plan.stage), self._tasks(progress)):
+            for outcome in executor.run(partial(process, stage=self._stage), self._tasks(progress)):
                 self._take(outcome, table)
                 progress.advance(1, note=f"{len(self.rejects)} rejected, {self.reused} reused")
 
@@ -106,7 +110,7 @@ class FirstStage:
 
     def _take(self, outcome: Outcome[SourceTask, SourceResult], table: SampleTableBuilder) -> None:
         item = outcome.item.item
-        name = item_id(item, self.plan.stage.datasets[item.dataset])
+        name = item_id(item, self._stage.datasets[item.dataset])
         result = outcome.value
         if result is None:
             kind, detail = (outcome.failure.kind, outcome.failure.detail) if outcome.failure else ("error", "")

@@ -288,9 +288,9 @@ class SampleMaker:
             "spacing_col_mm": spacing[1] if spacing else None,
             "labels": json.dumps(dict(item.labels), sort_keys=True, ensure_ascii=False),
             "cone_geometry": cone.geometry,
-            "cone_polygon": [[round(float(x), 2), round(float(y), 2)] for x, y in crop.polygon],
+            "cone_polygon": [[_exact(x), _exact(y)] for x, y in crop.polygon],
             "cone_box": [float(v) for v in crop.box],
-            "cone_confidence": round(float(cone.confidence), 4),
+            "cone_confidence": _exact(cone.confidence, 4096),
             "cone_method": cone.method,
             "text_boxes_removed": sorted([float(v) for v in b.box] for b in boxes),
             "deid_actions": self._actions(stored, crop, bool(boxes)),
@@ -347,6 +347,11 @@ def _orient(item: Item, card: Card | None) -> Orient:
         return "as-is"
     role, index = classify(card, item.relative)
     return card.images[index].orient if role == "image" else "as-is"
+
+
+def _exact(value: float, parts: int = 64) -> float:
+    """A number that float32, as in the manifest, and JSON hold alike."""
+    return round(float(value) * parts) / parts
 
 
 def _stacked(frames: list[Pixels]) -> NDArray[np.uint8]:
