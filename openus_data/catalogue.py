@@ -138,7 +138,7 @@ class CheckReport:
         if listing.without_subject:
             yield f"without a subject  {listing.without_subject}"
         for name, counts in (("role", listing.counts), ("rule", listing.rule_counts), ("split", self.splits)):
-            yield from (f"{name} {key}  {count}" for key, count in sorted(counts.items()))
+            yield from (f"{name} {key}  {count}" for key, count in sorted(counts.items()) if count)
         for label, raws in sorted(listing.unmapped.items()):
             for raw, count in raws.most_common(_SHOWN_PER_LABEL):
                 yield f"label {label}: {raw!r} is not mapped ({count} images)"
