@@ -11,7 +11,7 @@ from openus_data.cone.outline import Polygon, frame_polygon, make_cone
 from openus_data.cone.shape import Fan, Shape, Slab
 from openus_data.records import Cone, Geometry
 
-_PARALLEL = math.radians(2.5)
+_PARALLEL = math.radians(1.7)
 _WIDE = math.radians(22.0)
 _NARROW_TOP = 0.15
 _FULL_PART = 0.985

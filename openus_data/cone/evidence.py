@@ -21,6 +21,7 @@ _LEVEL_SHARE = 0.1
 _LEVEL_APART = 8
 _CHROME_FLOOR = 12
 _MEDIAN = 5
+_HEADER_SHARE = 0.7
 _DARKER_TOLERANCE = 6
 
 
@@ -90,7 +91,17 @@ def background_levels(grey: Grey) -> tuple[int, ...]:
             break
         levels.append(peak)
         counts[low:high] = 0
-    return tuple(levels)
+    header = _header_level(grey)
+    return tuple(levels) if header is None or header in levels else (*levels, header)
+
+
+def _header_level(grey: Grey) -> int | None:
+    """The level of a flat bar along the top, where scanners never show a dark part of their echo."""
+    top = grey[0]
+    counts = np.bincount(top, minlength=256)
+    level = int(counts.argmax())
+    near = counts[max(0, level - 1) : level + 2].sum()
+    return level if near >= _HEADER_SHARE * len(top) else None
 
 
 def _rim(line: Grey, inner: Grey) -> Grey:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,42 +12,34 @@ from numpy.typing import NDArray
 from openus_data.cone.profile import Line, Mask, Points, Profile, best_level, best_line, profile
 from openus_data.cone.shape import Bounds, Fan, Shape, Slab
 
-_SLANTED = np.radians(np.arange(-84.0, -2.9, 1.5))
-_SIDES = np.radians(np.concatenate([np.arange(-49.5, -2.9, 1.5), np.arange(-2.0, 2.1), np.arange(3.0, 35.0, 1.5)]))
-_CUT_SHARE = 0.12
+_SLANTED = np.radians(np.arange(-84.0, -2.9, 3.0))
+_SIDES = np.radians(np.concatenate([np.arange(-51.0, -2.9, 3.0), np.arange(-2.0, 2.1), np.arange(3.0, 35.0, 3.0)]))
+_CUT_SHARE, _CUT_CHORD = 0.12, 0.6
+_SAME = math.radians(4.0)
 
 
-def candidates(mask: Mask) -> list[Shape]:
-    """Shapes, in cells, that may explain a mask (h, w) with at least one cell."""
+def slabs(mask: Mask) -> list[Shape]:
+    """Slabs, in cells, that may explain a mask (h, w) with at least one cell."""
     border = profile(mask)
     box = _box(mask, border)
-    shapes: list[Shape] = [_upright(box)]
     slab = _slab(border, box)
-    if slab is not None:
-        shapes.append(slab)
-    fan = _fan(border, box)
-    if fan is not None:
-        shapes.append(fan)
-    upside_down = mask[::-1]
-    h = mask.shape[0]
-    fan = _fan(profile(upside_down), (box[0], h - box[3], box[2], h - box[1]))
-    if fan is not None:
-        shapes.append(_turned(fan, h))
-    return shapes
+    return [_upright(box)] if slab is None else [_upright(box), slab]
+
+
+def fans(mask: Mask) -> list[Shape]:
+    """Fans with their apex above, in cells, that may explain a mask (h, w) with at least one cell."""
+    border = profile(mask)
+    return list(_fans(border, _box(mask, border)))
+
+
+def inverted_fans(mask: Mask) -> list[Shape]:
+    """Fans with their apex below."""
+    return [_turned(fan, mask.shape[0]) for fan in fans(mask[::-1]) if isinstance(fan, Fan)]
 
 
 def _turned(fan: Fan, h: int) -> Fan:
     x0, y0, x1, y1 = fan.box
-    return Fan(
-        apex_x=fan.apex_x,
-        apex_y=h - fan.apex_y,
-        left=fan.left,
-        right=fan.right,
-        near=fan.near,
-        far=fan.far,
-        box=(x0, h - y1, x1, h - y0),
-        inverted=True,
-    )
+    return replace(fan, apex_y=h - fan.apex_y, box=(x0, h - y1, x1, h - y0), inverted=True)
 
 
 def _box(mask: Mask, border: Profile) -> Bounds:
@@ -87,22 +81,32 @@ def _x_at(line: Line, y: float) -> float:
     return (line.offset - math.sin(line.angle) * y) / -math.cos(line.angle)
 
 
-def _fan(border: Profile, box: Bounds) -> Fan | None:
+def _fans(border: Profile, box: Bounds) -> Iterator[Fan]:
+    """Fans between the best lines of either side: among all its points, and among those of its rows alone."""
     h, w = border.size
-    left = best_line(_left_side(border), _SLANTED)
     mirrored = border.mirrored()
-    right = best_line(_left_side(mirrored), _SLANTED)
     least = max(6.0, 0.06 * h)
-    if left is None or right is None or left.count < least or right.count < least:
-        return None
-    apex = _apex(left, right, w)
-    if apex is None:
-        return None
-    ax, ay = apex
-    lo, hi = left.angle, -right.angle
-    near, far = _arcs(border, apex, lo, hi)
-    shape = Fan(apex_x=ax, apex_y=ay, left=lo, right=hi, near=near, far=far, box=(0.0, 0.0, float(w), float(h)))
-    return _cut(shape, border, box)
+    tried: list[tuple[float, float]] = []
+    for pick in (_left_side, _rows_only):
+        left, right = best_line(pick(border), _SLANTED), best_line(pick(mirrored), _SLANTED)
+        if left is None or right is None or left.count < least or right.count < least:
+            continue
+        apex = _apex(left, right, w)
+        if apex is None or any(abs(left.angle - a) + abs(right.angle - b) < _SAME for a, b in tried):
+            continue
+        tried.append((left.angle, right.angle))
+        lo, hi = left.angle, -right.angle
+        near, far = _arcs(border, apex, lo, hi)
+        frame = (0.0, 0.0, float(w), float(h))
+        fan = Fan(apex_x=apex[0], apex_y=apex[1], left=lo, right=hi, near=near, far=far, box=frame)
+        yield fan
+        cut = _cut(fan, border, box)
+        if cut.box != frame:
+            yield cut
+
+
+def _rows_only(border: Profile) -> Points:
+    return border.left
 
 
 def _left_side(border: Profile) -> Points:
@@ -149,38 +153,35 @@ def _radii_within(
 
 
 def _cut(fan: Fan, border: Profile, box: Bounds) -> Fan:
-    """The fan, cut where many border points line up upright or flat well within it."""
-    h, w = border.size
-    x0, y0, x1, y1 = fan.box
-    if _lines_up(border.left, 0, box[0], fan, _CUT_SHARE * h):
-        x0 = box[0]
-    if _lines_up(border.right, 0, box[2], fan, _CUT_SHARE * h):
-        x1 = box[2]
-    if _lines_up(border.top, 1, box[1], fan, _CUT_SHARE * w):
-        y0 = box[1]
-    if _lines_up(border.bottom, 1, box[3], fan, _CUT_SHARE * w):
-        y1 = box[3]
-    return Fan(
-        apex_x=fan.apex_x,
-        apex_y=fan.apex_y,
-        left=fan.left,
-        right=fan.right,
-        near=fan.near,
-        far=fan.far,
-        box=(x0, y0, x1, y1),
-    )
+    """The fan, cut where border points line up upright or flat along most of a chord well within it."""
+    sides = list(fan.box)
+    for side, points in enumerate((border.left, border.top, border.right, border.bottom)):
+        if _lines_up(points, side % 2, box[side], fan, border.size):
+            sides[side] = box[side]
+    return replace(fan, box=(sides[0], sides[1], sides[2], sides[3]))
 
 
-def _lines_up(points: Points, axis: int, level: float, fan: Fan, least: float) -> bool:
-    """Whether at least `least` of the points lie on a side of the box and more than two cells within the fan."""
+def _lines_up(points: Points, axis: int, level: float, fan: Fan, size: tuple[int, int]) -> bool:
+    """Whether points lie along most of the chord that a side of the box cuts out of a fan."""
     on = points[np.abs(points[:, axis] - level) <= 1.0]
-    away = on - np.array([fan.apex_x, fan.apex_y])
-    radius, angle = np.hypot(away[:, 0], away[:, 1]), np.arctan2(away[:, 0], away[:, 1])
-    margin = 2.0
-    within = (
+    length = size[axis]
+    if len(on) < _CUT_SHARE * length:
+        return False
+    chord = np.full((length, 2), level)
+    chord[:, 1 - axis] = np.arange(length) + 0.5
+    expected = int(_well_within(fan, chord).sum())
+    found = int(_well_within(fan, on).sum())
+    return found >= _CUT_SHARE * length and found >= _CUT_CHORD * expected
+
+
+def _well_within(fan: Fan, points: Points) -> NDArray[np.bool_]:
+    """Which of the points (N, 2) are more than two cells inside an upright fan."""
+    dx, dy = points[:, 0] - fan.apex_x, points[:, 1] - fan.apex_y
+    radius, angle, margin = np.hypot(dx, dy), np.arctan2(dx, dy), 2.0
+    within: NDArray[np.bool_] = (
         (radius < fan.far - margin)
         & (radius > fan.near + margin)
         & (np.sin(angle - fan.left) * radius > margin)
         & (np.sin(fan.right - angle) * radius > margin)
     )
-    return int(within.sum()) >= least
+    return within

@@ -6,6 +6,7 @@ point on it, loses for each point beyond it, and does not mind points within.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ Points = NDArray[np.float64]
 """(N, 2) of x, y in cells."""
 _BEYOND_COST = 2.0
 _RIM_CELLS = 1.0
+_MOST_POINTS = 90
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,7 @@ def best_line(points: Points, angles: NDArray[np.float64]) -> Line | None:
     """The left border among `points` (N, 2) with the most votes over `angles` (A,), refined by least squares."""
     if len(points) < 5:
         return None
+    every, points = points, points[:: max(1, len(points) // _MOST_POINTS)]
     normals = np.stack([-np.cos(angles), np.sin(angles)])
     depth = points @ normals
     low = depth.min()
@@ -105,30 +108,24 @@ def best_line(points: Points, angles: NDArray[np.float64]) -> Line | None:
     beyond = len(points) - total[:, 1:]
     votes = on - _BEYOND_COST * beyond
     a, b = np.unravel_index(int(votes.argmax()), votes.shape)
-    return _refine(points, float(angles[a]), float(low + b + 1), 1.6)
+    return _refine(every, float(angles[a]), float(low + b + 1), 1.6)
 
 
 def _refine(points: Points, angle: float, offset: float, tolerance: float) -> Line:
-    step = 0.0
     for _ in range(3):
-        normal = np.array([-np.cos(angle), np.sin(angle)])
-        away = points @ normal - offset
+        away = points[:, 1] * math.sin(angle) - points[:, 0] * math.cos(angle) - offset
         near = points[np.abs(away) <= tolerance]
         if len(near) < 4:
             break
-        centre = near.mean(axis=0)
-        spread = (near - centre).T @ (near - centre)
-        direction = np.linalg.eigh(spread)[1][:, 1]
-        direction = direction if direction[1] >= 0 else -direction
-        fresh = float(np.arctan2(direction[0], direction[1]))
+        cx, cy = near.sum(axis=0) / len(near)
+        dx, dy = near[:, 0] - cx, near[:, 1] - cy
+        fresh = 0.5 * math.atan2(2 * float(dx @ dy), float(dy @ dy - dx @ dx))
         if abs(fresh - angle) > 0.15:
             break
-        step = fresh - angle
         angle = fresh
-        offset = float(centre @ np.array([-np.cos(angle), np.sin(angle)]))
+        offset = float(cy * math.sin(angle) - cx * math.cos(angle))
         tolerance = max(0.9, tolerance - 0.3)
-    del step
-    away = points @ np.array([-np.cos(angle), np.sin(angle)]) - offset
+    away = points[:, 1] * math.sin(angle) - points[:, 0] * math.cos(angle) - offset
     count = int((np.abs(away) <= 1.2).sum())
     votes = count - _BEYOND_COST * float((away > 1.5).sum())
     return Line(angle=angle, offset=offset, votes=votes, count=count)

@@ -20,6 +20,7 @@ _SAMPLES = 48
 _CLIP = 14.0
 _LEAST_STEP = 1.5
 _WINDOW = 2
+_LEAST_LEAN = 0.015
 _Steps = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Offsets outward in px (N,), and weights (N,)."""
 
@@ -127,8 +128,6 @@ def _refine_fan(fan: Fan, distance: Grey, reach: float) -> Fan:
     point, normal, design = (np.concatenate(column) for column in zip(*parts, strict=True))
     offset, weight = steps(point, normal, image, reach)
     within = (point[:, 0] > inner[0]) & (point[:, 0] < inner[2]) & (point[:, 1] > inner[1]) & (point[:, 1] < inner[3])
-    frame = (inner[0] <= reach, inner[1] <= reach)
-    del frame
     weight = weight * within
     scale = max(1.0, fan.far)
     damp = np.array([0.02, 0.02, 0.02 * scale**2, 0.02 * scale**2, 0.5, 0.5])
@@ -185,38 +184,49 @@ def _refine_slab(slab: Slab, distance: Grey, reach: float) -> Slab:
     down = np.linspace(slab.top, slab.bottom, _SAMPLES + 2)[1:-1]
     share = (down - slab.top) / max(1e-6, slab.bottom - slab.top)
     across = np.linspace(0, 1, _SAMPLES + 2)[1:-1]
-    sloped = slab.top_left != slab.bottom_left or slab.top_right != slab.bottom_right
-    corners: dict[str, float] = {}
-    for name, sign in (("left", -1.0), ("right", 1.0)):
-        above, below = getattr(slab, f"top_{name}"), getattr(slab, f"bottom_{name}")
-        point = np.stack([above + (below - above) * share, down], 1)
-        normal = np.tile([sign, 0.0], (len(down), 1))
-        offset, weight = steps(point, normal, distance, reach)
-        corners |= _move_side(name, sign, above, below, share, offset, weight, sloped=sloped)
-    top = slab.top - _shift(
-        1, slab.top, slab.top_left + (slab.top_right - slab.top_left) * across, -1.0, distance, reach
-    )
+    left = _move_side(slab.top_left, slab.bottom_left, -1.0, share, down, distance, reach)
+    right = _move_side(slab.top_right, slab.bottom_right, 1.0, share, down, distance, reach)
+    (top_left, bottom_left), (top_right, bottom_right) = _snapped(left, right, slab.bottom - slab.top)
+    top_x = slab.top_left + (slab.top_right - slab.top_left) * across
     bottom_x = slab.bottom_left + (slab.bottom_right - slab.bottom_left) * across
-    bottom = slab.bottom + _shift(1, slab.bottom, bottom_x, 1.0, distance, reach)
-    return Slab(**corners, top=top, bottom=bottom)
+    return Slab(
+        top_left=top_left,
+        top_right=top_right,
+        bottom_right=bottom_right,
+        bottom_left=bottom_left,
+        top=slab.top - _shift(1, slab.top, top_x, -1.0, distance, reach),
+        bottom=slab.bottom + _shift(1, slab.bottom, bottom_x, 1.0, distance, reach),
+    )
+
+
+_Side = tuple[float, float]
+"""x at the top and at the bottom."""
 
 
 def _move_side(
-    name: str,
-    sign: float,
     above: float,
     below: float,
+    sign: float,
     share: NDArray[np.float64],
-    offset: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    *,
-    sloped: bool,
-) -> dict[str, float]:
+    down: NDArray[np.float64],
+    distance: Grey,
+    reach: float,
+) -> _Side:
+    """A side on its edge, free to lean."""
+    point = np.stack([above + (below - above) * share, down], 1)
+    offset, weight = steps(point, np.tile([sign, 0.0], (len(down), 1)), distance, reach)
     if (weight > 0).sum() < 4:
-        return {f"top_{name}": above, f"bottom_{name}": below}
-    if not sloped:
-        shift = sign * _weighted_median(offset, weight)
-        return {f"top_{name}": above + shift, f"bottom_{name}": below + shift}
-    design = np.stack([1 - share, share], 1)
-    move = _solve(design, offset, weight, np.full(2, 0.5))
-    return {f"top_{name}": above + sign * float(move[0]), f"bottom_{name}": below + sign * float(move[1])}
+        return above, below
+    move = _solve(np.stack([1 - share, share], 1), offset, weight, np.full(2, 0.5))
+    return above + sign * float(move[0]), below + sign * float(move[1])
+
+
+def _snapped(left: _Side, right: _Side, height: float) -> tuple[_Side, _Side]:
+    """Both sides upright, unless they lean alike: mirrored (trapezoid) or parallel (steered)."""
+    lean_left, lean_right = (left[1] - left[0]) / height, (right[1] - right[0]) / height
+    mirrored = abs(lean_left + lean_right) < 0.5 * abs(lean_right - lean_left)
+    parallel = abs(lean_left - lean_right) < 0.5 * abs(lean_left + lean_right) / 2
+    if (mirrored and abs(lean_right - lean_left) > 2 * _LEAST_LEAN) or (parallel and abs(lean_left) > 3 * _LEAST_LEAN):
+        return left, right
+    mean_left, mean_right = (left[0] + left[1]) / 2, (right[0] + right[1]) / 2
+    return (mean_left, mean_left), (mean_right, mean_right)

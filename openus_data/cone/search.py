@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from openus_data.cone.evidence import Evidence
-from openus_data.cone.fit import candidates
+from openus_data.cone.fit import fans, inverted_fans, slabs
 from openus_data.cone.profile import Mask
 from openus_data.cone.score import Score, score
 from openus_data.cone.shape import Shape, Slab
@@ -16,7 +17,8 @@ from openus_data.cone.shape import Shape, Slab
 _LEVELS = (0, 2, 6, 12)
 _LEAST_CELLS = 60
 _OPEN = np.ones((3, 3), np.uint8)
-_SIMPLE_BONUS = 0.03
+_AREA_BONUS = 0.08
+_GOOD = 1.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,20 +34,40 @@ class Found:
 def search(evidence: Evidence, allowed: Mask | None = None) -> Found | None:
     """The best shape, or None where there is no echo.
 
+    The lower levels come first, since they keep more echo; the others are asked only while nothing fits well.
+
     Args:
         evidence: of the picture.
         allowed: cells (h, w) that may hold echo; None for all.
     """
     best: Found | None = None
+    seen = 0
     for level in _LEVELS:
         mask = echo_mask(evidence, level, allowed)
         if mask is None:
             continue
-        for shape in candidates(mask):
-            found = judge(shape, mask)
-            if found is not None and (best is None or found.merit > best.merit):
-                best = found
+        seen += 1
+        best = _better(best, search_mask(mask))
+        if best is not None and best.merit > _GOOD and seen >= 2:
+            break
     return best
+
+
+def search_mask(mask: Mask) -> Found | None:
+    """The best shape for one mask."""
+    best: Found | None = None
+    for propose in (slabs, fans, inverted_fans):
+        for shape in propose(mask):
+            best = _better(best, judge(shape, mask))
+        if best is not None and best.merit > _GOOD and propose is not slabs:
+            break
+    return best
+
+
+def _better(one: Found | None, other: Found | None) -> Found | None:
+    if one is None or other is None:
+        return one or other
+    return one if one.merit >= other.merit else other
 
 
 def judge(shape: Shape, mask: Mask) -> Found | None:
@@ -54,8 +76,22 @@ def judge(shape: Shape, mask: Mask) -> Found | None:
     if len(outline) < 3:
         return None
     points = score(outline, mask)
-    upright = isinstance(shape, Slab) and shape.top_left == shape.bottom_left and shape.top_right == shape.bottom_right
-    return Found(shape=shape, score=points, merit=points.total + _SIMPLE_BONUS * upright, mask=mask)
+    merit = points.total + _AREA_BONUS * math.log2(points.area / mask.size) + prior(shape)
+    return Found(shape=shape, score=points, merit=merit, mask=mask)
+
+
+def prior(shape: Shape) -> float:
+    """What is known of scanners before looking: most shapes are upright and symmetric, with the probe above."""
+    if isinstance(shape, Slab):
+        left, right = shape.bottom_left - shape.top_left, shape.bottom_right - shape.top_right
+        if left == right == 0:
+            return 0.06
+        return 0.02 - 0.12 * min(1.0, 4 * abs(left + right) / (shape.bottom - shape.top + 1))
+    skew = math.degrees(abs(shape.left + shape.right))
+    symmetry = float(np.interp(skew, (2.0, 8.0, 25.0), (0.12, 0.0, -0.15)))
+    width = float(np.interp(math.degrees(shape.right - shape.left), (12.0, 30.0), (0.0, 1.0)))
+    steep = 0.1 * (max(-shape.left, shape.right) > math.radians(76))
+    return min(symmetry, symmetry * width) - steep - 0.12 * shape.inverted
 
 
 def echo_mask(evidence: Evidence, level: int, allowed: Mask | None = None) -> Mask | None:
