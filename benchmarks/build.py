@@ -1,0 +1,182 @@
+"""What a build costs against its floor: decoding and encoding the same pixels with the same codec, by OpenCV alone.
+
+    python benchmarks/build.py                  # ratios per codec, share of each step, two workers against one
+    python benchmarks/build.py scale --counts 1000,10000,100000 [--keep FOLDER]    # cost against the number of images
+
+Times are CPU seconds of this process, which other work on the machine disturbs least; the pictures are speckle in a
+fan with text around it, 800 x 600, written here. Rivals' figures on such pictures are in docs/explain/build.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import cv2
+import numpy as np
+
+from openus_data.build import BuildRequest, build
+from openus_data.build_plan import plan_build
+from openus_data.candidate import process
+from openus_data.journal import Journal
+from openus_data.records import Item, Pixels
+from openus_data.shards import ShardWriter
+from openus_data.stage_records import SourceTask
+
+CODECS = {"png": ".png", "jpeg": ".jpg"}
+
+
+def picture(seed: int, height: int = 600, width: int = 800, *, colour: bool = False) -> Pixels:
+    """A fan of speckle with a patient's line and a scale around it."""
+    rng = np.random.default_rng(seed)
+    coarse = cv2.resize(rng.random((6, 8)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    noise = cv2.GaussianBlur(rng.standard_normal((height, width, 2)).astype(np.float32), (0, 0), 1.4)
+    speckle = np.hypot(noise[..., 0], noise[..., 1])
+    fan = np.zeros((height, width), np.uint8)
+    cv2.ellipse(fan, (width // 2, height // 12), (height * 5 // 6, height * 5 // 6), 90, -38, 38, 255, -1)
+    grey = np.clip(70 * speckle / speckle.mean() * (0.4 + coarse), 2, 255).astype(np.uint8)
+    image = cv2.bitwise_and(grey, grey, mask=fan)
+    if colour:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+        image[height // 2 : height * 2 // 3, width * 4 // 9 : width * 5 // 9, 0] |= 96
+    for line, text in enumerate(("DOE^JANE 1970-01-01", f"ID {seed:06d}", "GENERAL HOSPITAL")):
+        cv2.putText(image, text, (8, 20 + 18 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (220, 220, 220), 1, cv2.LINE_AA)
+    for depth in range(10):
+        cv2.line(image, (width - 14, 60 + 50 * depth), (width - 6, 60 + 50 * depth), (200, 200, 200), 1)
+    return np.asarray(image, dtype=np.uint8)
+
+
+def write_pictures(folder: Path, count: int, suffix: str, *, height: int = 600, width: int = 800) -> list[Path]:
+    """Files on disk, one subject for every five."""
+    paths = []
+    for seed in range(count):
+        path = folder / f"s{seed // 5:06d}" / f"{seed:07d}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), picture(seed, height, width), [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix == ".jpg" else [])
+        paths.append(path)
+    return paths
+
+
+def cpu_ms(action: Callable[[Path], object], paths: list[Path], rounds: int = 3) -> float:
+    """CPU milliseconds a file, the least of a few rounds."""
+    best = []
+    for _ in range(rounds):
+        start = time.process_time()
+        for path in paths:
+            action(path)
+        best.append(1000 * (time.process_time() - start) / len(paths))
+    return min(best)
+
+
+def floor(path: Path, suffix: str) -> None:
+    """Decode and encode with OpenCV alone."""
+    image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    cv2.imencode(suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix == ".jpg" else [])
+
+
+def request(tmp: Path, images: Path, codec: str, **options: object) -> BuildRequest:
+    recipe = tmp / f"{codec}.yaml"
+    recipe.write_text(f"image: {{codec: {codec}}}\ntext: {{quarantine_doubtful: false}}\n")
+    chosen: dict[str, object] = {"out": tmp / "out", "quiet": True} | options
+    return BuildRequest(root=tmp / "root", images=images, name="bench", recipe=str(recipe), **chosen)  # type: ignore[arg-type]
+
+
+def first_stage_ms(tmp: Path, images: Path, codec: str, paths: list[Path]) -> float:
+    """The whole first stage, one file after the other in this process, with its journal."""
+    stage = plan_build(request(tmp, images, codec)).stage
+    with Journal(tmp / f"journal-{codec}") as journal, ShardWriter(tmp, "train", 0) as shard:
+
+        def one(path: Path) -> None:
+            item = Item(dataset="bench", path=path, relative=path.name)
+            result = process(SourceTask(item=item), stage)
+            for sample in result.samples:
+                journal.append({"row": dict(sample.candidate.row), "blobs": [[len(sample.image), 0]]}, [sample.image])
+                shard.add(str(sample.candidate.row["sample_id"]), [(sample.suffix, sample.image)])
+
+        return cpu_ms(one, paths)
+
+
+def ratios(count: int) -> None:
+    """The table of the first stage against the floor."""
+    cv2.setNumThreads(1)
+    print(f"{'800x600':<14}{'floor ms':>10}{'build ms':>10}{'ratio':>8}{'target':>8}")
+    with tempfile.TemporaryDirectory() as name:
+        tmp = Path(name)
+        for codec, target in (("png", 2.6), ("jpeg", 5.0)):
+            suffix = CODECS[codec]
+            paths = write_pictures(tmp / f"images-{codec}", count, suffix)
+            low = cpu_ms(lambda p, s=suffix: floor(p, s), paths)
+            whole = first_stage_ms(tmp, tmp / f"images-{codec}", codec, paths)
+            print(f"{codec + ' to ' + codec:<14}{low:>10.2f}{whole:>10.2f}{whole / low:>8.2f}{target:>8.1f}")
+
+
+def workers(count: int) -> None:
+    """Wall clock of a whole build with one and with two workers, start-up included."""
+    with tempfile.TemporaryDirectory() as name:
+        tmp = Path(name)
+        write_pictures(tmp / "images", count, ".png")
+        seconds = {}
+        for number in (1, 2):
+            start = time.monotonic()
+            build(request(tmp, tmp / "images", "png", out=tmp / f"out{number}", workers=number))
+            seconds[number] = time.monotonic() - start
+        print(f"{count} pictures: 1 worker {seconds[1]:.1f} s, 2 workers {seconds[2]:.1f} s, ", end="")
+        print(f"{seconds[1] / seconds[2]:.2f}x (target 1.85x) at load {os.getloadavg()[0]:.1f}")
+
+
+def scale(counts: list[int], side: int, folder: Path) -> None:
+    """Cost, memory and disk against the number of cheap pictures, and the exponent of a fit."""
+    print(f"{'pictures':>9}{'seconds':>10}{'CPU s':>10}{'ms each':>10}{'peak MB':>9}{'worker MB':>10}{'out MB':>9}")
+    points = []
+    for count in counts:
+        images = folder / f"images-{count}"
+        if not images.exists():
+            write_pictures(images, count, ".png", height=side, width=side * 4 // 3)
+        before, start = _cpu(), time.monotonic()
+        report = build(request(folder, images, "png", out=folder / f"out-{count}"))
+        seconds, cpu = time.monotonic() - start, _cpu() - before
+        own, child = (resource.getrusage(w).ru_maxrss / 1024 for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        size = sum(p.stat().st_size for p in (folder / f"out-{count}").rglob("*") if p.is_file()) / 1e6
+        cells = f"{seconds:>10.1f}{cpu:>10.1f}{1000 * cpu / count:>10.2f}{own:>9.0f}{child:>10.0f}{size:>9.0f}"
+        print(f"{count:>9}{cells}  kept {report.samples}", flush=True)
+        points.append((count, cpu))
+    if len(points) > 1:
+        slope = np.polyfit(np.log([c for c, _ in points]), np.log([s for _, s in points]), 1)[0]
+        print(f"CPU seconds grow as n^{slope:.2f}")
+
+
+def _cpu() -> float:
+    return sum(
+        u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", default="ratios", choices=("ratios", "workers", "scale"))
+    parser.add_argument("--count", type=int, default=60, help="pictures for ratios and workers")
+    parser.add_argument("--counts", default="1000,10000", help="pictures for scale")
+    parser.add_argument("--side", type=int, default=96, help="height of the cheap pictures, px")
+    parser.add_argument("--keep", type=Path, help="folder for scale; kept")
+    chosen = parser.parse_args()
+    if chosen.what == "ratios":
+        ratios(chosen.count)
+    elif chosen.what == "workers":
+        workers(chosen.count)
+    else:
+        with tempfile.TemporaryDirectory() as name:
+            folder = chosen.keep or Path(name)
+            folder.mkdir(parents=True, exist_ok=True)
+            scale([int(c) for c in chosen.counts.split(",")], chosen.side, folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
