@@ -134,7 +134,8 @@ class CheckReport:
 
     def _listing_lines(self, listing: Listing) -> Iterator[str]:
         yield f"images    {self.items}" + _against(self.items, self.card.expected.files)
-        yield f"subjects  {len(listing.subjects)}" + _against(len(listing.subjects), self.card.expected.subjects)
+        if listing.subjects:
+            yield f"subjects  {len(listing.subjects)}" + _against(len(listing.subjects), self.card.expected.subjects)
         if listing.without_subject:
             yield f"without a subject  {listing.without_subject}"
         for name, counts in (("role", listing.counts), ("rule", listing.rule_counts), ("split", self.splits)):
