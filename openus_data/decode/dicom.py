@@ -2,7 +2,8 @@
 
 How samples become uint8: up to 8 bits stored stay as they are; more are mapped by the header's window if it has one,
 else by `tone` over all frames; MONOCHROME1 is inverted; palettes are expanded (16-bit entries by their high byte); YBR
-becomes RGB; a picture without colour gets one channel.
+becomes RGB; a picture without colour gets one channel. In a clip of JPEG frames one frame in `TINT_EVERY` is looked at
+for colour, and those between two grey ones are decoded as grey, at half the price.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ from openus_data.decode.video import stream_media
 from openus_data.errors import DecodeError
 from openus_data.records import Media, Pixels
 
+TINT_EVERY = 8
+"""JPEG clips are looked at for colour in one frame of so many; between two grey ones a frame is decoded as grey."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reader:
@@ -50,6 +54,7 @@ class _Reader:
     limits: Limits
     palette: NDArray[np.uint8] | None = None
     tone: Tone = KEEP
+    tints: dict[int, bool] = field(default_factory=dict, repr=False)
 
     def samples(self, index: int) -> tuple[NDArray[Any], bool]:
         """One frame as stored, and whether its colour is RGB already."""
@@ -65,10 +70,10 @@ class _Reader:
             raise DecodeError("DICOM frame disagrees with its header", expected=str(wanted), got=str(stored.shape))
         return _stored_bits(stored, layout), is_rgb
 
-    def pixels(self, index: int, *, expect_colour: bool = False) -> Pixels:
+    def pixels(self, index: int) -> Pixels:
         """One frame as uint8."""
         if self.is_jpeg:
-            return self._jpeg(index, expect_colour)
+            return self._jpeg(index)
         stored, is_rgb = self.samples(index)
         if self.palette is not None:
             return grey.collapse(self.palette[stored])
@@ -85,16 +90,28 @@ class _Reader:
             "",
         )
 
-    def _jpeg(self, index: int, expect_colour: bool) -> Pixels:
-        raw = self.pieces.of(self.header.body, index)
-        stream, header = frames.jpeg_header(raw, self.layout, self.limits)
+    def _jpeg(self, index: int) -> Pixels:
+        stream, header = self._stream(index)
         if (header.height, header.width) != (self.layout.rows, self.layout.columns):
             expected = f"{self.layout.rows}x{self.layout.columns}"
             raise DecodeError("DICOM frame disagrees with its header", expected=expected)
-        decoded = jpeg.decode_stream(stream, header, expect_colour=expect_colour)
+        as_grey = self.layout.frames > 1 and header.components == 3 and not self._is_tinted(index)
+        decoded = jpeg.decode_stream(stream, header, as_grey=as_grey)
         if self.palette is not None:
             return grey.collapse(self.palette[decoded])
         return self._monochrome(decoded) if self.layout.samples == 1 else decoded
+
+    def _stream(self, index: int) -> tuple[bytes, jpeg.JpegHeader]:
+        return frames.jpeg_header(self.pieces.of(self.header.body, index), self.layout, self.limits)
+
+    def _is_tinted(self, index: int) -> bool:
+        """Whether a frame may have colour: the witness before it (one frame in `TINT_EVERY`) or after it has a tint."""
+        before = index - index % TINT_EVERY
+        witnesses = (before, min(before + TINT_EVERY, self.layout.frames - 1))
+        for witness in witnesses:
+            if witness not in self.tints:
+                self.tints[witness] = jpeg.has_tint(*self._stream(witness))
+        return any(self.tints[witness] for witness in witnesses)
 
     def _monochrome(self, pixels: Pixels) -> Pixels:
         return np.subtract(255, pixels, dtype=np.uint8) if self.layout.photometric == "MONOCHROME1" else pixels
@@ -148,14 +165,11 @@ def _open_frames(source: Source, header: Header, layout: Layout, limits: Limits)
     first = reader.pixels(0)  # a file whose first frame cannot be read is refused here
 
     def read(indices: Sequence[int] | None = None) -> Iterator[tuple[int, Pixels]]:
-        colour = first.ndim == 3
         again = reader
         if layout.frames > 1:
             again = _reader(read_header(source.reopen().data, limits=limits), layout, limits, like=reader)
         for index in pick(indices, layout.frames):
-            pixels = first if index == 0 else again.pixels(index, expect_colour=colour)
-            colour = pixels.ndim == 3
-            yield index, pixels
+            yield index, first if index == 0 else again.pixels(index)
 
     return _Shown(count=layout.frames, read=read, notes=(*reader.pieces.notes, *_notes(reader)))
 
@@ -168,7 +182,15 @@ def _reader(header: Header, layout: Layout, limits: Limits, like: _Reader | None
         raise DecodeError("DICOM pixel data is not packed as its transfer syntax says", got=header.syntax[:64])
     pieces = frames.plain_frames(header, layout) if is_plain else frames.encapsulated_frames(header, layout)
     if like is not None:
-        return _Reader(header=header, layout=layout, pieces=pieces, limits=limits, palette=like.palette, tone=like.tone)
+        return _Reader(
+            header=header,
+            layout=layout,
+            pieces=pieces,
+            limits=limits,
+            palette=like.palette,
+            tone=like.tone,
+            tints=like.tints,
+        )
     palette = _palette(header.dataset, layout) if layout.photometric == "PALETTE COLOR" else None
     reader = _Reader(header=header, layout=layout, pieces=pieces, limits=limits, palette=palette)
     if layout.samples == 1 and palette is None and layout.bits_stored > 8 and not reader.is_jpeg:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from openjpeg.utils import decode as decode_openjpeg
 
-from openus_data.decode import jpeg
+from openus_data.decode import jpeg, packbits
 from openus_data.decode.dicom_header import Header, Layout
 from openus_data.decode.limits import Limits, check_frame
 from openus_data.decode.source import guard
@@ -181,9 +181,11 @@ def unpack_rle(raw: bytes, layout: Layout) -> NDArray[Any]:
     count, *offsets = struct.unpack_from("<16I", raw)
     if count != wanted or any(offset < 64 or offset > len(raw) for offset in offsets[:count]):
         raise DecodeError("RLE frame is damaged", expected=f"{wanted} segments", got=str(count))
-    pixels = layout.rows * layout.columns
     ends = [*offsets[1:count], len(raw)]
-    planes = [_unpack_bits(raw[start:end], pixels) for start, end in zip(offsets[:count], ends, strict=True)]
+    planes = [
+        packbits.unpack(raw[start:end], layout.rows, layout.columns)
+        for start, end in zip(offsets[:count], ends, strict=True)
+    ]
     shape = (layout.rows, layout.columns)
     channels = []
     for sample in range(layout.samples):
@@ -192,24 +194,6 @@ def unpack_rle(raw: bytes, layout: Layout) -> NDArray[Any]:
         kind = np.dtype(f">{'i' if layout.is_signed else 'u'}{each}")
         channels.append(np.ascontiguousarray(stacked).view(kind).reshape(shape).astype(kind.newbyteorder("=")))
     return channels[0] if layout.samples == 1 else np.dstack(channels)
-
-
-def _unpack_bits(packed: bytes, size: int) -> NDArray[np.uint8]:
-    """PackBits to exactly `size` bytes."""
-    out, place, end = bytearray(), 0, len(packed)
-    while place < end and len(out) < size:
-        code = packed[place]
-        if code < 128:
-            out += packed[place + 1 : place + 2 + code]
-            place += code + 2
-        elif code > 128:
-            out += packed[place + 1 : place + 2] * (257 - code)
-            place += 2
-        else:
-            place += 1
-    if len(out) < size:
-        raise DecodeError("RLE frame cut short", expected=f"{size} bytes", got=str(len(out)))
-    return np.frombuffer(bytes(out[:size]), np.uint8)
 
 
 def unpack_j2k(raw: bytes, limits: Limits) -> tuple[NDArray[Any], bool]:

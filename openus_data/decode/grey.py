@@ -36,10 +36,9 @@ def collapse(rgb: Pixels) -> Pixels:
     if has_colour(rgb[::_SAMPLE_ROWS], at_least=allowed(rgb.shape[0], rgb.shape[1])):
         return rgb  # a sixteenth of the rows already holds more than the whole picture may
     first, second, third = cv2.split(rgb)
-    spread = cv2.max(cv2.absdiff(first, second), cv2.absdiff(second, third))
-    largest = cv2.minMaxLoc(spread)[1]
-    if largest == 0:
+    if cv2.norm(first, second, cv2.NORM_INF) == 0 and cv2.norm(first, third, cv2.NORM_INF) == 0:
         return cast(Pixels, first)
+    spread = cv2.max(cv2.absdiff(first, second), cv2.absdiff(second, third))
     spread = cv2.max(spread, cv2.absdiff(first, third))
     if _count_above(spread) > allowed(*rgb.shape[:2]):
         return rgb

@@ -61,8 +61,9 @@ def stream_media(open_bytes: OpenBytes, container: str, *, limits: Limits) -> Me
         DecodeError: no video, no frames, damaged.
         DecodeLimit: declared size beyond the limits.
     """
-    count = _count_frames(open_bytes, container, limits)
-    first = next(_frames(open_bytes, container, {0}, count, limits))[1]
+    count, first = _survey(open_bytes, container, limits)
+    if first is None:
+        raise DecodeError("no frames", expected="at least one frame", got="0", next_step="the file is left out")
     height, width = first.shape[:2]
     check_frames(count, height, width, limits=limits)
 
@@ -100,19 +101,24 @@ def _video_stream(opened: InputContainer, limits: Limits) -> av.VideoStream:
     return stream
 
 
-def _count_frames(open_bytes: OpenBytes, container: str, limits: Limits) -> int:
-    """Frames that are there: packets where each holds one frame, decoded frames elsewhere."""
+def _survey(open_bytes: OpenBytes, container: str, limits: Limits) -> tuple[int, Pixels | None]:
+    """Frames that are there (packets where each holds one frame, decoded frames elsewhere), and the first of them."""
+    count, first = 0, None
     with closing(_open(open_bytes, container, limits)) as opened, guard("video is damaged"):
         stream = _video_stream(opened, limits)
-        if stream.codec_context.name in _ONE_FRAME_PER_PACKET:
-            count = sum(1 for packet in opened.demux(stream) if packet.size and not packet.is_discard)
-        else:
-            count = sum(1 for _ in opened.decode(stream))
-    if count < 1:
-        raise DecodeError("no frames", expected="at least one frame", got="0", next_step="the file is left out")
+        by_packet = stream.codec_context.name in _ONE_FRAME_PER_PACKET
+        for packet in opened.demux(stream):
+            if by_packet and packet.size and not packet.is_discard:
+                count += 1
+            if by_packet and first is not None:
+                continue
+            decoded = packet.decode()
+            if first is None and decoded:
+                first = _pixels(cast(av.VideoFrame, decoded[0]))
+            count += 0 if by_packet else len(decoded)
     if count > limits.frames:
         check_frames(count, 1, 1, limits=limits)
-    return count
+    return count, first
 
 
 def _frames(

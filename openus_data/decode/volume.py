@@ -28,6 +28,8 @@ from openus_data.records import Media, Pixels
 _READ_BYTES = 1 << 20
 _MAX_DEFLATE_RATIO = 1040
 _MAX_AXES = 8
+_KEPT_BYTES = 1 << 25
+"""An array that had to be read once to be judged is kept for reading when it is no larger than this."""
 
 Slices = Iterator[tuple[int, NDArray[Any]]]
 
@@ -125,13 +127,15 @@ def volume_media(
         kind: what several slices are.
         is_complete: the file is known to hold all its bytes; otherwise everything is read once to find out.
     """
-    is_plain = shape.dtype == np.uint8
     tone = KEEP
-    if not (is_plain and is_complete):
-        tone = find_tone(samples for _, samples in slices(range(shape.count)))
+    kept: list[NDArray[Any]] = []
+    if not (shape.dtype == np.uint8 and is_complete):
+        keeps = shape.count * shape.slice_bytes <= _KEPT_BYTES
+        tone = find_tone(_passing(slices(range(shape.count)), kept if keeps else None))
 
     def read(indices: Sequence[int] | None = None) -> Iterator[tuple[int, Pixels]]:
-        for index, samples in slices(pick(indices, shape.count)):
+        wanted = pick(indices, shape.count)
+        for index, samples in ((index, kept[index]) for index in wanted) if kept else slices(wanted):
             pixels = tone.apply(samples[..., :3] if shape.samples > 1 else samples)
             yield index, grey.collapse(np.ascontiguousarray(pixels))
 
@@ -144,6 +148,14 @@ def volume_media(
         spacing_mm=spacing_mm,
         notes=tuple(note for note in (*notes, tone.note) if note),
     )
+
+
+def _passing(slices: Slices, kept: list[NDArray[Any]] | None) -> Iterator[NDArray[Any]]:
+    """The samples of slices, put aside in passing where there is a place for them."""
+    for _, samples in slices:
+        if kept is not None:
+            kept.append(samples)
+        yield samples
 
 
 def raw_slices(open_data: Callable[[], mmap.mmap], start: int, shape: Shape, indices: Sequence[int]) -> Slices:

@@ -218,7 +218,8 @@ def _hostile_rasters(grey: Array) -> Iterator[tuple[str, bytes]]:
     yield "corrupt_scan.jpg", whole[:middle] + bytes(range(200)) + whole[middle + 200 :]
     yield "no_end.jpg", whole[:-2]
     yield "no_scan.jpg", whole[: whole.index(b"\xff\xda")]
-    yield "many_scans.jpg", whole[:-2] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" * 500 + b"\xff\xd9"
+    steps = jpeg(speckle(colour=True), progressive=True)
+    yield "many_scans.jpg", steps[:-2] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" * 500 + b"\xff\xd9"
     bmp = bytearray(pil(grey, "BMP"))
     struct.pack_into("<ii", bmp, 18, 60000, 60000)
     yield "bomb.bmp", bytes(bmp)
