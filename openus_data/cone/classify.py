@@ -14,6 +14,8 @@ from openus_data.records import Cone, Geometry
 _PARALLEL = math.radians(1.7)
 _WIDE = math.radians(22.0)
 _NARROW_TOP = 0.15
+_NARROW_NEAR = 0.12
+_PHASED = math.radians(115.0)
 _FULL_PART = 0.985
 
 
@@ -47,11 +49,8 @@ def name(shape: Shape, outline: Polygon, height: int, width: int) -> Geometry:
     near_end = (height - shape.box[3]) if shape.inverted else shape.box[1]
     if opening < _WIDE or (near_end > 2 and _near_is_flat(shape, near_end)):
         return "trapezoid"
-    return (
-        "sector"
-        if _top_width(outline, inverted=shape.inverted) < _NARROW_TOP * np.ptp(outline[:, 0])
-        else "curvilinear"
-    )
+    pointed = _top_width(outline, inverted=shape.inverted) < _NARROW_TOP * np.ptp(outline[:, 0])
+    return "sector" if pointed and shape.near < _NARROW_NEAR * shape.far and opening < _PHASED else "curvilinear"
 
 
 def _slab_opening(slab: Slab) -> float:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from openus_data.cone.profile import Line, Mask, Points, Profile, best_level, best_line, profile
+from openus_data.cone.profile import Line, Mask, Points, Profile, best_circle, best_level, best_line, profile
 from openus_data.cone.shape import Bounds, Fan, Shape, Slab
 
 _SLANTED = np.radians(np.arange(-84.0, -2.9, 3.0))
@@ -30,6 +30,34 @@ def fans(mask: Mask) -> list[Shape]:
     """Fans with their apex above, in cells, that may explain a mask (h, w) with at least one cell."""
     border = profile(mask)
     return list(_fans(border, _box(mask, border)))
+
+
+def arc_fans(mask: Mask) -> list[Shape]:
+    """Fans whose centre is that of their far arc, for when the straight borders are dark or beyond the frame."""
+    border = profile(mask)
+    points = np.concatenate([border.bottom, border.left, border.right])
+    circle = best_circle(points)
+    if circle is None:
+        return []
+    h, w = border.size
+    x, y, far = circle
+    away = np.concatenate([border.left, border.right, border.top]) - np.array([x, y])
+    radius, angle = np.hypot(away[:, 0], away[:, 1]), np.arctan2(away[:, 0], away[:, 1])
+    inner = angle[(radius < far - 2) & (radius > 0.15 * far)]
+    widest = math.radians(85.0)
+    left = min(widest, _side_angle(-inner[inner < 0], far) or widest)
+    right = min(widest, _side_angle(inner[inner > 0], far) or widest)
+    near = min(0.9 * far, _near_radius(border, (x, y), -left, right))
+    frame = (0.0, 0.0, float(w), float(h))
+    fan = Fan(apex_x=x, apex_y=y, left=-left, right=right, near=near, far=far, box=frame)
+    cut = _cut(fan, border, _box(mask, border))
+    return [fan] if cut == fan else [fan, cut]
+
+
+def _side_angle(angles: NDArray[np.float64], far: float) -> float:
+    """The angle on which most border points lie and few beyond, 0 where too few do."""
+    level, count = best_level(angles * far / 2)
+    return level * 2 / far if count >= 5 else 0.0
 
 
 def inverted_fans(mask: Mask) -> list[Shape]:
@@ -137,10 +165,14 @@ def _arcs(border: Profile, apex: tuple[float, float], lo: float, hi: float) -> t
         h, w = border.size
         corners = np.array([(0, h), (w, h)], np.float64) - np.array(apex)
         far = float(max(np.hypot(corners[:, 0], corners[:, 1]).max(), every.max(initial=0.0)))
-    near_r = _radii_within(border.top, apex, lo, hi, 0.05)
-    near, count = best_level(-near_r, cost=1.0)
-    near = max(0.0, -near) if count >= 4 else float(max(0.0, near_r.min(initial=0.0)))
+    near = _near_radius(border, apex, lo, hi)
     return (near, far) if near < far else (0.0, far)
+
+
+def _near_radius(border: Profile, apex: tuple[float, float], lo: float, hi: float) -> float:
+    radii = _radii_within(border.top, apex, lo, hi, 0.05)
+    near, count = best_level(-radii, cost=1.0)
+    return max(0.0, -near) if count >= 4 else float(max(0.0, radii.min(initial=0.0)))
 
 
 def _radii_within(

@@ -18,6 +18,7 @@ Points = NDArray[np.float64]
 _BEYOND_COST = 2.0
 _RIM_CELLS = 1.0
 _MOST_POINTS = 90
+_FLATTEST = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,3 +149,28 @@ def best_level(values: NDArray[np.float64], *, cost: float = _BEYOND_COST) -> tu
     inside = values[(bins >= best) & (bins <= best + 3)]
     level = float(np.median(inside)) if len(inside) else float(low + best / 2 + 1)
     return level, int((np.abs(values - level) <= 1.0).sum())
+
+
+def best_circle(points: Points) -> tuple[float, float, float] | None:
+    """The circle (x, y, radius) that most of the border points (N, 2) lie on and few beyond; None for a straight one.
+
+    Reweighted algebraic least squares: points within weigh little, since echo may be missing inside a border.
+    """
+    if len(points) < 12:
+        return None
+    design = np.column_stack([points, np.ones(len(points))])
+    target = (points**2).sum(axis=1)
+    weight, away = np.ones(len(points)), np.zeros(len(points))
+    x = y = radius = 0.0
+    for _ in range(8):
+        weighted = design * weight[:, None]
+        normal = weighted.T @ design
+        if abs(np.linalg.det(normal)) < 1e-6:
+            return None
+        a, b, c = np.linalg.solve(normal, weighted.T @ target)
+        x, y = float(a) / 2, float(b) / 2
+        radius = math.sqrt(max(0.0, float(c) + x * x + y * y))
+        away = np.hypot(points[:, 0] - x, points[:, 1] - y) - radius
+        weight = 1 / (1 + (away / np.where(away > 0, 3.0, 1.2)) ** 2)
+    on = int((np.abs(away) < 1.2).sum())
+    return (x, y, radius) if on >= 10 and radius < _FLATTEST * len(points) and y < points[:, 1].max() else None

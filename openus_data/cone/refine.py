@@ -21,6 +21,7 @@ _CLIP = 14.0
 _LEAST_STEP = 1.5
 _WINDOW = 2
 _LEAST_LEAN = 0.015
+_Reals = NDArray[np.float64]
 _Steps = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Offsets outward in px (N,), and weights (N,)."""
 
@@ -81,12 +82,10 @@ def _robust(weight: NDArray[np.float64], residual: NDArray[np.float64]) -> NDArr
     return weight / (1 + (residual / spread) ** 2) ** 2
 
 
-def _solve(
-    design: NDArray[np.float64], offset: NDArray[np.float64], weight: NDArray[np.float64], damp: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _solve(design: _Reals, offset: _Reals, weight: _Reals, damp: _Reals) -> _Reals:
     """Damped, weighted and reweighted least squares; the move (K,) of K numbers."""
     move = np.zeros(design.shape[1])
-    residual: NDArray[np.float64] = offset - _level(offset, weight)
+    residual: _Reals = offset - _level(offset, weight)
     for _ in range(4):
         w = _robust(weight, residual)
         weighted = design * w[:, None]
@@ -224,9 +223,9 @@ def _move_side(
 def _snapped(left: _Side, right: _Side, height: float) -> tuple[_Side, _Side]:
     """Both sides upright, unless they lean alike: mirrored (trapezoid) or parallel (steered)."""
     lean_left, lean_right = (left[1] - left[0]) / height, (right[1] - right[0]) / height
-    mirrored = abs(lean_left + lean_right) < 0.5 * abs(lean_right - lean_left)
+    mirrored = abs(lean_left + lean_right) < 0.5 * (lean_right - lean_left)  # wider on the far side
     parallel = abs(lean_left - lean_right) < 0.5 * abs(lean_left + lean_right) / 2
-    if (mirrored and abs(lean_right - lean_left) > 2 * _LEAST_LEAN) or (parallel and abs(lean_left) > 3 * _LEAST_LEAN):
+    if (mirrored and lean_right - lean_left > 2 * _LEAST_LEAN) or (parallel and abs(lean_left) > 3 * _LEAST_LEAN):
         return left, right
     mean_left, mean_right = (left[0] + left[1]) / 2, (right[0] + right[1]) / 2
     return (mean_left, mean_left), (mean_right, mean_right)

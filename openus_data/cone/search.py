@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from openus_data.cone.evidence import Evidence
-from openus_data.cone.fit import fans, inverted_fans, slabs
+from openus_data.cone.fit import arc_fans, fans, inverted_fans, slabs
 from openus_data.cone.profile import Mask
 from openus_data.cone.score import Score, score
 from openus_data.cone.shape import Shape, Slab
@@ -56,7 +56,7 @@ def search(evidence: Evidence, allowed: Mask | None = None) -> Found | None:
 def search_mask(mask: Mask) -> Found | None:
     """The best shape for one mask."""
     best: Found | None = None
-    for propose in (slabs, fans, inverted_fans):
+    for propose in (slabs, fans, arc_fans, inverted_fans):
         for shape in propose(mask):
             best = _better(best, judge(shape, mask))
         if best is not None and best.merit > _GOOD and propose is not slabs:
@@ -91,7 +91,7 @@ def prior(shape: Shape) -> float:
     symmetry = float(np.interp(skew, (2.0, 8.0, 25.0), (0.12, 0.0, -0.15)))
     width = float(np.interp(math.degrees(shape.right - shape.left), (12.0, 30.0), (0.0, 1.0)))
     steep = 0.1 * (max(-shape.left, shape.right) > math.radians(76))
-    return min(symmetry, symmetry * width) - steep - 0.12 * shape.inverted
+    return min(symmetry, symmetry * width) - steep - 0.2 * shape.inverted
 
 
 def echo_mask(evidence: Evidence, level: int, allowed: Mask | None = None) -> Mask | None:
