@@ -42,7 +42,7 @@ from openus_data.fetch.tree import FILES_DIR, build_tree, build_tree_from_folder
 from openus_data.fetch.workers import Workers
 from openus_data.sources import RemoteFile, source_of
 from openus_data.store import folder_lock, free_bytes
-from openus_data.transfer import VERIFIED_MTIME_NS, Engine, Job, Policy, Stopped, check_file, copy_file
+from openus_data.transfer import SMALL_BYTES, VERIFIED_MTIME_NS, Engine, Job, Policy, Stopped, check_file, copy_file
 
 logger = logging.getLogger(__name__)
 
@@ -300,8 +300,9 @@ def _adopt(want: Wanted, path: Path) -> Entry | None:
     """A file that lies under its final name, though the ledger does not vouch for it: checked, and kept or removed."""
     if not path.is_file() or path.is_symlink():
         return None
-    if not want.checksums and path.stat().st_mtime_ns != VERIFIED_MTIME_NS:
-        path.unlink()  # nothing could prove it
+    found = path.stat()
+    if not want.checksums and (found.st_mtime_ns != VERIFIED_MTIME_NS or found.st_size < SMALL_BYTES):
+        path.unlink()  # nothing could prove it: changed since, or not known to have reached the disk before a power cut
         return None
     try:
         sha256 = check_file(path, want.name, want.size_bytes, want.checksums, pinned=want.pinned)

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from openus_data.store import write_text_aside
+from openus_data.store import fsync_tree, write_text_aside
 
 LEDGER_NAME: Final = "fetch.json"
 _VERSION: Final = 1
-_SAVE_EVERY_S: Final = 2.0
+_SAVE_EVERY_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +65,15 @@ class Ledger:
     files: dict[str, Entry] = field(default_factory=dict)
     tree: Tree | None = None
     _mutex: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _unsynced: bool = False
     _saved: str = ""
-    _saved_at: float = 0.0
+    _saved_at: float = field(default_factory=time.monotonic)
 
     def note(self, name: str, entry: Entry) -> None:
         """Record a file; written to the disk at once or, where many come quickly, a little later."""
         with self._mutex:
             self.files[name] = entry
+            self._unsynced = True
             if time.monotonic() - self._saved_at > _SAVE_EVERY_S:
                 self._save()
 
@@ -91,6 +93,9 @@ class Ledger:
         }
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         if text != self._saved:
+            if self._unsynced:
+                fsync_tree(self.path.parent)  # what the ledger vouches for is on the disk before it says so
+                self._unsynced = False
             write_text_aside(self.path, text)
         self._saved, self._saved_at = text, time.monotonic()
 

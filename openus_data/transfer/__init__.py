@@ -3,7 +3,18 @@
 from openus_data.transfer.client import Client
 from openus_data.transfer.engine import Downloaded, Engine, Job
 from openus_data.transfer.local import check_file, copy_file
-from openus_data.transfer.part import VERIFIED_MTIME_NS
+from openus_data.transfer.part import SMALL_BYTES, VERIFIED_MTIME_NS
 from openus_data.transfer.policy import Policy, Stopped
 
-__all__ = ["VERIFIED_MTIME_NS", "Client", "Downloaded", "Engine", "Job", "Policy", "Stopped", "check_file", "copy_file"]
+__all__ = [
+    "SMALL_BYTES",
+    "VERIFIED_MTIME_NS",
+    "Client",
+    "Downloaded",
+    "Engine",
+    "Job",
+    "Policy",
+    "Stopped",
+    "check_file",
+    "copy_file",
+]

@@ -20,7 +20,10 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
-from requests.utils import get_environ_proxies, get_netrc_auth
+from requests.auth import HTTPBasicAuth
+from requests.cookies import extract_cookies_to_jar, get_cookie_header
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_auth_from_url, get_environ_proxies, get_netrc_auth, requote_uri
 
 from openus_data.errors import SourceError, SourceRefused, SourceUnavailable
 from openus_data.transfer.policy import Policy, Stopped, parse_retry_after, retry
@@ -31,6 +34,7 @@ READ_BYTES: Final = 1 << 20
 LISTING_CAP_BYTES: Final = 64 << 20
 _BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 520, 521, 522, 523, 524})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_ALWAYS: Final = {"User-Agent": "openus-data (+https://pypi.org/project/openus/)", "Accept": "*/*"}
 _CA_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
 
@@ -176,30 +180,50 @@ class Client:
         if urlsplit(url).scheme not in ("http", "https"):
             raise SourceRefused("not a web address", where=where, expected="http or https")
         session = self._session()
-        proxies, login = _environment(*_origin(url))
-        request = requests.Request(
-            "GET", url, headers=dict(headers), auth=None if "Authorization" in headers else login
-        )
+        url, login = _without_login(url)
+        proxies, stored_login = _environment(*_origin(url))
+        request = _prepare(url, headers, login or stored_login, session)
         try:
-            return session.send(
-                session.prepare_request(request),
+            response = session.get_adapter(url).send(
+                request,
                 stream=True,
-                allow_redirects=False,
                 timeout=(self.policy.connect_timeout_s, self.policy.silence_timeout_s),
                 proxies=dict(proxies),
                 verify=_certificates(),
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise _transport_error(error, where) from error
+        if "Set-Cookie" in response.headers:
+            extract_cookies_to_jar(session.cookies, request, response.raw)  # type: ignore[no-untyped-call]  # requests has no types there
+        return response
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = requests.Session()
-            session.trust_env = False  # the environment is asked once per host, not once per request
-            session.headers.update({"User-Agent": "openus-data (+https://pypi.org/project/openus/)"})
-            self._local.session = session
+            session = self._local.session = requests.Session()
         return session
+
+
+def _prepare(
+    url: str, headers: Mapping[str, str], login: tuple[str, str] | None, session: requests.Session
+) -> requests.PreparedRequest:
+    """What Session.prepare_request makes of a plain GET, without what it asks again for each of thousands of files."""
+    request = requests.PreparedRequest()
+    request.method, request.url, request.hooks = "GET", requote_uri(url), {}
+    request.headers = CaseInsensitiveDict({**_ALWAYS, **headers})
+    if login is not None and "Authorization" not in request.headers:
+        request.prepare_auth(HTTPBasicAuth(*login), url)
+    if session.cookies and (cookie := get_cookie_header(session.cookies, request)):  # type: ignore[no-untyped-call]
+        request.headers["Cookie"] = cookie
+    return request
+
+
+def _without_login(url: str) -> tuple[str, tuple[str, str] | None]:
+    """A URL without the user and password that may stand in it, and those two."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url, None
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), get_auth_from_url(url)
 
 
 def _finish(response: requests.Response) -> None:

@@ -25,6 +25,9 @@ from openus_data.store import BLOCK_BYTES, PART_SUFFIX, free_bytes, fsync_folder
 VERIFIED_MTIME_NS: Final = 315_532_800 * 10**9
 """Modification time (1980-01-01) of a file whose digest was checked: a later write changes it, and is seen by that."""
 
+SMALL_BYTES: Final = 1 << 20
+"""Files below this reach the disk together, when the ledger is written."""
+
 _STATE_FROM_BYTES: Final = 256 << 10
 _THREAD_FROM_BYTES: Final = 4 << 20
 _SPACE_CHECK_BYTES: Final = 64 << 20
@@ -141,7 +144,8 @@ class Part:
         self.path = target.with_name(f"{target.name}{PART_SUFFIX}")
         self.state_path = target.with_name(f"{target.name}.state{PART_SUFFIX}")
         self.bad_path = target.with_name(f"{target.name}.bad")
-        self.version: Version | None = self._read_state()
+        self._has_state = self.state_path.exists()
+        self.version: Version | None = self._read_state() if self._has_state else None
         self._algorithms = tuple(algorithms)
         self._reserve = reserve_bytes
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
@@ -161,9 +165,10 @@ class Part:
         """Drop what is held."""
         self._digests.close()
         self._digests, self._digested = RunningDigests(self._algorithms), 0
-        os.ftruncate(self._descriptor, 0)
+        if self.held:
+            os.ftruncate(self._descriptor, 0)
         self.held, self.version = 0, None
-        self._forget(self.state_path)
+        self._forget_state()
 
     def begin(self, version: Version) -> None:
         """Say what the bytes to come belong to, and make sure that the disk can take them.
@@ -210,8 +215,9 @@ class Part:
         """Give the file its final name, with everything on the disk first."""
         publish(self._descriptor, self.path, self.target)
         self.held = -1  # the name is gone; close() must not remove anything
-        for path in (self.state_path, self.bad_path):
-            self._forget(path)
+        self._forget_state()
+        if self.bad_path.exists():
+            self._forget(self.bad_path)
 
     def replace_content(self, decoded: Path) -> None:
         """Take another file's bytes in place of those held (the decoded body)."""
@@ -225,7 +231,7 @@ class Part:
     def quarantine(self) -> None:
         """Keep wrong bytes under a name that no run takes for the file."""
         self.path.replace(self.bad_path)
-        self._forget(self.state_path)
+        self._forget_state()
         self.held = -1
 
     def _digest_held(self) -> None:
@@ -273,6 +279,12 @@ class Part:
         aside = self.state_path.with_name(f"{self.target.name}.new{PART_SUFFIX}")
         aside.write_text(json.dumps(asdict(version)))
         aside.replace(self.state_path)
+        self._has_state = True
+
+    def _forget_state(self) -> None:
+        if self._has_state:
+            self._forget(self.state_path)
+        self._has_state = False
 
     @staticmethod
     def _forget(path: Path) -> None:
@@ -281,8 +293,15 @@ class Part:
 
 
 def publish(descriptor: int, aside: Path, target: Path) -> None:
-    """fsync, mark as verified, rename, fsync the folder."""
+    """Mark as verified, fsync, rename, fsync the folder.
+
+    A small file is not synced by itself: whoever records it syncs many at once first, and does not trust one that was
+    never recorded.
+    """
     os.utime(descriptor, ns=(VERIFIED_MTIME_NS, VERIFIED_MTIME_NS))
-    os.fsync(descriptor)
+    is_small = os.fstat(descriptor).st_size < SMALL_BYTES
+    if not is_small:
+        os.fsync(descriptor)
     aside.replace(target)
-    fsync_folder(target.parent)
+    if not is_small:
+        fsync_folder(target.parent)
