@@ -151,6 +151,10 @@ def _outline(card: Card, rule: MaskRule, picture: NDArray[Any]) -> Iterator[tupl
 
 def _index(card: Card, rule: MaskRule, picture: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
     grey = _grey(picture)
+    if picture.ndim == 3 and (picture != grey[:, :, None]).any():
+        raise DecodeError(
+            "a coloured mask where the card expects values", where="mask", next_step='use encoding = "colour"'
+        )
     for raw in np.unique(grey):
         name = rule.values.get(f"{raw:g}")
         if name:

@@ -129,6 +129,16 @@ def test_listed_grey_values_are_classes_and_others_are_background(load: Load, ca
     assert "99" in caplog.text
 
 
+def test_a_coloured_mask_is_not_read_as_values(load: Load) -> None:
+    rgb = np.zeros((H, W, 3), np.uint8)
+    rgb[:3] = (0, 7, 0)
+    with pytest.raises(DecodeError, match="coloured"):
+        load('match = ["masks/*"]\nencoding = "index"\nvalues = { 7 = "high" }\n', picture(rgb))
+    rgb[:3] = 7
+    label = load('match = ["masks/*"]\nencoding = "index"\nvalues = { 7 = "high" }\n', picture(rgb))
+    assert label is not None and label[0, 0] == 2
+
+
 def test_colours_count_by_the_nearest(load: Load) -> None:
     rgb = np.zeros((H, W, 3), np.uint8)
     rgb[:3], rgb[3:6] = (0, 250, 4), (255, 3, 0)
