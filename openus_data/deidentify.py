@@ -139,12 +139,13 @@ class DeidReport:
         }
 
     def to_text(self) -> str:
-        """Counts, and a line for every ultrasound image that was not written."""
-        counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items())
-        skipped = collections.Counter(outcome.reason for outcome in self.outcomes if outcome.verdict == "skipped")
-        lines = [counts, *(f"  skipped, {reason}: {count}" for reason, count in sorted(skipped.items()))]
-        lines += [f"  {o.line()}" for o in self.outcomes if o.verdict in ("quarantined", "failed")]
-        return "\n".join([*lines, "Numbers count the files of SRC in sorted order, from 1."])
+        """Counts per verdict and reason; the lines of single files went to the log."""
+        reasons = collections.Counter((o.verdict, o.reason) for o in self.outcomes if o.verdict != "written")
+        lines = [f"{self.counts['written']} written, dates {self.dates}"]
+        lines += [f"{count} {verdict}: {reason}" for (verdict, reason), count in sorted(reasons.items())]
+        if reasons:
+            lines.append("A file's number is its place in the sorted list of SRC, from 1.")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
