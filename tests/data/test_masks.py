@@ -131,7 +131,7 @@ def test_listed_grey_values_are_classes_and_others_are_background(load: Load, ca
 
 def test_a_coloured_mask_is_not_read_as_values(load: Load) -> None:
     rgb = np.zeros((H, W, 3), np.uint8)
-    rgb[:3] = (0, 7, 0)
+    rgb[:3] = (0, 200, 0)
     with pytest.raises(DecodeError, match="coloured"):
         load('match = ["masks/*"]\nencoding = "index"\nvalues = { 7 = "high" }\n', picture(rgb))
     rgb[:3] = 7
