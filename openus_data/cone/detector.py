@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from openus_data.cone.classify import to_cone
 from openus_data.cone.evidence import Evidence, gather
-from openus_data.cone.outline import box_polygon, make_cone, no_cone
+from openus_data.cone.outline import box_polygon, join, make_cone, no_cone
+from openus_data.cone.panels import find_panels
 from openus_data.cone.profile import Mask
 from openus_data.cone.refine import refine
 from openus_data.cone.regions import scan_boxes
@@ -39,22 +40,33 @@ def detect(frames: NDArray[np.uint8], *, regions: Sequence[Region] = (), prior: 
     boxes = scan_boxes(regions, height, width)
     evidence = gather(grey, spread)
     seen = "temporal" if spread is not None else "image"
-    cone = _within(evidence, boxes[0], f"regions+{seen}") if boxes else _found_cone(search(evidence), evidence, seen)
-    if cone.geometry == "none" and prior is not None:
-        return prior
-    return cone
+    if boxes:
+        cone = join([_within(evidence, box, f"regions+{seen}") for box in boxes], height, width)
+    else:
+        cone = _anywhere(evidence, seen)
+    return prior if prior is not None and cone.geometry == "none" else cone
+
+
+def _anywhere(evidence: Evidence, method: str) -> Cone:
+    """The scan area or areas of a frame about which nothing is known."""
+    height, width = evidence.grey.shape
+    single = search(evidence)
+    if single is None:
+        return no_cone(method)
+    panels = find_panels(evidence, single) or [single]
+    return join([_found_cone(panel, evidence, method) for panel in panels], height, width)
 
 
 def _within(evidence: Evidence, box: Box, method: str) -> Cone:
     """The scan area in a region's box; the box itself where the picture says little."""
     height, width = evidence.grey.shape
-    found = search(evidence, _cells(evidence, box))
-    cone = _found_cone(found, evidence, method)
     x0, y0, x1, y1 = box
-    area = (cone.box[2] - cone.box[0]) * (cone.box[3] - cone.box[1])
-    if cone.geometry == "none" or area < 0.4 * (x1 - x0) * (y1 - y0):
-        return make_cone("linear", box_polygon(box), height=height, width=width, confidence=0.4, method="regions")
-    return cone
+    found = search(evidence, _cells(evidence, box))
+    if found is not None:
+        cone = _found_cone(found, evidence, method)
+        if (cone.box[2] - cone.box[0]) * (cone.box[3] - cone.box[1]) >= 0.4 * (x1 - x0) * (y1 - y0):
+            return cone
+    return make_cone("linear", box_polygon(box), height=height, width=width, confidence=0.4, method="regions")
 
 
 def _cells(evidence: Evidence, box: Box) -> Mask:
@@ -65,9 +77,7 @@ def _cells(evidence: Evidence, box: Box) -> Mask:
     return allowed
 
 
-def _found_cone(found: Found | None, evidence: Evidence, method: str) -> Cone:
-    if found is None:
-        return no_cone(method)
+def _found_cone(found: Found, evidence: Evidence, method: str) -> Cone:
     height, width = evidence.grey.shape
     scale = evidence.scale
     shape = refine(found.shape.scaled(*scale), evidence.distance, _REACH_CELLS * max(scale))

@@ -120,6 +120,22 @@ def no_cone(method: str, confidence: float = 0.5) -> Cone:
     return Cone(geometry="none", polygon=(), box=(0, 0, 0, 0), confidence=confidence, method=method)
 
 
+def join(panels: Sequence[Cone], height: int, width: int) -> Cone:
+    """One Cone of one or several panels; that of several is `multi`, with their common box as polygon."""
+    if len(panels) == 1:
+        return panels[0]
+    corners = np.array([vertex for panel in panels for vertex in panel.polygon]).reshape(-1, 2)
+    box = box_of(corners, height, width)
+    return Cone(
+        geometry="multi",
+        polygon=tuple((float(x), float(y)) for x, y in box_polygon(box)),
+        box=box,
+        confidence=min(panel.confidence for panel in panels),
+        method=panels[0].method,
+        panels=tuple(sorted(panels, key=lambda panel: panel.box[:2])),
+    )
+
+
 def frame_polygon(height: int, width: int) -> Polygon:
     """The four corners (4, 2) of a frame, clockwise."""
     return box_polygon((0, 0, width, height))

@@ -84,7 +84,7 @@ def _robust(weight: NDArray[np.float64], residual: NDArray[np.float64]) -> NDArr
 
 def _solve(design: _Reals, offset: _Reals, weight: _Reals, damp: _Reals) -> _Reals:
     """Damped, weighted and reweighted least squares; the move (K,) of K numbers."""
-    move = np.zeros(design.shape[1])
+    move: _Reals = np.zeros(design.shape[1])
     residual: _Reals = offset - _level(offset, weight)
     for _ in range(4):
         w = _robust(weight, residual)

@@ -1,0 +1,96 @@
+"""Connected parts of the echo at one level, and which of them make one scan area.
+
+Shadow and fluid cut a scan area into parts above, below and beside each other; a second panel or a spectral strip is a
+part as well. So several groups are proposed, each with a price for the parts that it leaves out, and the fit decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from openus_data.cone.evidence import Evidence
+from openus_data.cone.profile import Mask
+
+_OPEN = np.ones((3, 3), np.uint8)
+_LEAST_CELLS = 60
+_BESIDE_AREA = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Parts of a mask (h, w), the main one first.
+
+    Args:
+        labels: int32 (h, w), 0 where there is nothing.
+        order: labels of the parts, by weight.
+        box: (N, 4) of x0, y0, x1, y1 by label.
+        area: (N,) cells by label.
+    """
+
+    labels: NDArray[np.int32]
+    order: NDArray[np.intp]
+    box: NDArray[np.int64]
+    area: NDArray[np.int64]
+
+    def mask(self, chosen: NDArray[np.intp]) -> Mask:
+        """Cells of the chosen labels."""
+        keep = np.zeros(len(self.area), np.bool_)
+        keep[chosen] = True
+        cells: Mask = keep[self.labels]
+        return cells
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Parts taken together, and what it costs to leave out the others."""
+
+    mask: Mask
+    price: float
+
+
+def find_parts(evidence: Evidence, level: int, allowed: Mask | None = None) -> Parts | None:
+    """Parts more than `level` above the background, thin ones left out; None where none is large enough."""
+    echo = (evidence.level > level) & ~evidence.chrome
+    if allowed is not None:
+        echo &= allowed
+    opened = cv2.morphologyEx(echo.view(np.uint8), cv2.MORPH_OPEN, _OPEN)
+    count, labels, stats, centres = cv2.connectedComponentsWithStats(opened, connectivity=4)
+    area = stats[:, cv2.CC_STAT_AREA].astype(np.int64)
+    weight = area * (1.3 - 0.6 * centres[:, 1] / echo.shape[0])  # spectra and traces stand below
+    if evidence.moving is not None:
+        moves = np.bincount(labels.ravel(), weights=evidence.moving.ravel(), minlength=count)
+        weight *= 0.2 + moves / np.maximum(area, 1)
+    order = 1 + np.argsort(-weight[1:], kind="stable")
+    if not len(order) or area[order[0]] < _LEAST_CELLS:
+        return None
+    left, top, width, height = (stats[:, i] for i in range(4))
+    box = np.stack([left, top, left + width, top + height], 1).astype(np.int64)
+    return Parts(labels=labels, order=order, box=box, area=area)
+
+
+def groups(parts: Parts) -> Iterator[Group]:
+    """What may make one scan area: the main part with those above and below it, alone, and with those beside it."""
+    main, others = parts.order[0], parts.order[1:]
+    box, area = parts.box, parts.area
+    x0, y0, x1, y1 = box[main]
+    overlap = np.minimum(box[others, 2], x1) - np.maximum(box[others, 0], x0)
+    width = box[others, 2] - box[others, 0]
+    large = (width > 0.35 * (x1 - x0)) | (area[others] > 0.08 * area[main])
+    stacked = others[(overlap > 0.7 * width) & large]
+    yield Group(mask=parts.mask(np.append(stacked, main)), price=0.0)
+    if len(stacked):
+        slack = 0.03 * (x1 - x0)
+        aligned = (box[stacked, 0] >= x0 - slack) & (box[stacked, 2] <= x1 + slack)
+        taller = np.maximum(box[stacked, 3], y1) - np.minimum(box[stacked, 1], y0)
+        growth = np.minimum(1.0, taller / (y1 - y0) - 1)
+        price = float((growth * np.where(aligned, 0.6, 0.2)).max())
+        yield Group(mask=parts.mask(np.array([main])), price=price)
+    rows = np.minimum(box[others, 3], y1) - np.maximum(box[others, 1], y0)
+    beside = others[(rows > 0.5 * (box[others, 3] - box[others, 1])) & (area[others] > _BESIDE_AREA * area[main])]
+    if len(beside):
+        yield Group(mask=parts.mask(np.concatenate([beside, stacked, [main]])), price=0.0)
