@@ -1,7 +1,8 @@
 """What a build costs against its floor: decoding and encoding the same pixels with the same codec, by OpenCV alone.
 
-    python benchmarks/build.py                  # ratios per codec, share of each step, two workers against one
-    python benchmarks/build.py scale --counts 1000,10000,100000 [--keep FOLDER]    # cost against the number of images
+    python benchmarks/build.py                  # ratios per codec
+    python benchmarks/build.py workers          # wall clock of two workers against one
+    python benchmarks/build.py scale --count 10000          # cost of each stage for that many cheap pictures
 
 Times are CPU seconds of this process, which other work on the machine disturbs least; the pictures are speckle in a
 fan with text around it, 800 x 600, written here. Rivals' figures on such pictures are in docs/explain/build.md.
@@ -10,24 +11,31 @@ fan with text around it, 800 x 600, written here. Rivals' figures on such pictur
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
 import numpy as np
 
+from openus_data import build as build_module
+from openus_data import cone as cones
+from openus_data import first_stage
 from openus_data.build import BuildRequest, build
 from openus_data.build_plan import plan_build
 from openus_data.candidate import process
+from openus_data.executor import Outcome
 from openus_data.journal import Journal
-from openus_data.records import Item, Pixels
+from openus_data.records import Cone, Item, Pixels
+from openus_data.sample_table import SampleTableBuilder
 from openus_data.shards import ShardWriter
 from openus_data.stage_records import SourceTask
 
@@ -132,25 +140,70 @@ def workers(count: int) -> None:
         print(f"{seconds[1] / seconds[2]:.2f}x (target 1.85x) at load {os.getloadavg()[0]:.1f}")
 
 
-def scale(counts: list[int], side: int, folder: Path) -> None:
-    """Cost, memory and disk against the number of cheap pictures, and the exponent of a fit."""
-    print(f"{'pictures':>9}{'seconds':>10}{'CPU s':>10}{'ms each':>10}{'peak MB':>9}{'worker MB':>10}{'out MB':>9}")
-    points = []
-    for count in counts:
-        images = folder / f"images-{count}"
-        if not images.exists():
-            write_pictures(images, count, ".png", height=side, width=side * 4 // 3)
-        before, start = _cpu(), time.monotonic()
-        report = build(request(folder, images, "png", out=folder / f"out-{count}"))
-        seconds, cpu = time.monotonic() - start, _cpu() - before
-        own, child = (resource.getrusage(w).ru_maxrss / 1024 for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        size = sum(p.stat().st_size for p in (folder / f"out-{count}").rglob("*") if p.is_file()) / 1e6
-        cells = f"{seconds:>10.1f}{cpu:>10.1f}{1000 * cpu / count:>10.2f}{own:>9.0f}{child:>10.0f}{size:>9.0f}"
-        print(f"{count:>9}{cells}  kept {report.samples}", flush=True)
-        points.append((count, cpu))
-    if len(points) > 1:
-        slope = np.polyfit(np.log([c for c, _ in points]), np.log([s for _, s in points]), 1)[0]
-        print(f"CPU seconds grow as n^{slope:.2f}")
+def write_cheap_pictures(folder: Path, count: int, height: int, width: int) -> None:
+    """Small unlike pictures: products of cut-outs of two fields of speckle. One subject for every five."""
+    rng = np.random.default_rng(0)
+    fields = [cv2.GaussianBlur(rng.standard_normal((2048, 2048)).astype(np.float32), (0, 0), s) * s for s in (1.2, 6)]
+    places = rng.integers(0, 2048 - max(height, width), (count, 2, 2))
+    for number, corners in enumerate(places):
+        fine, coarse = (f[y : y + height, x : x + width] for f, (y, x) in zip(fields, corners, strict=True))
+        path = folder / f"{number // 1000:04d}/s{number // 5:06d}-{number:07d}.png"
+        if number % 1000 == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.clip(90 * (1 + fine) * (1 + 1.5 * coarse) + 8, 3, 255).astype(np.uint8))
+
+
+class _InThisProcess:
+    """Runs the first stage here, so that its memory and CPU time are this process's."""
+
+    def run(self, task: Callable[[Any], Any], items: Iterable[Any], **_: object) -> Iterator[Outcome[Any, Any]]:
+        for index, item in enumerate(items):
+            yield Outcome(index=index, item=item, value=task(item))
+
+
+def whole_frame(frames: Pixels, **_: object) -> Cone:
+    """The scan area of pictures that are cropped already; its search costs the same for each picture."""
+    height, width = frames.shape[:2]
+    corners = ((0.0, 0.0), (float(width), 0.0), (float(width), float(height)), (0.0, float(height)))
+    return Cone(geometry="full", polygon=corners, box=(0, 0, width, height), confidence=1.0, method="image")
+
+
+def scale(count: int, side: int, folder: Path) -> None:
+    """One build of `count` cheap pictures: cost of each stage, memory, disk."""
+    cones.detect = whole_frame  # type: ignore[assignment]
+    cv2.setNumThreads(1)
+    for module in (first_stage, build_module):
+        module.open_executor = lambda *_, **__: _InThisProcess()  # type: ignore[attr-defined]
+    images = folder / f"images-{count}"
+    if not images.exists():
+        write_cheap_pictures(images, count, side, side * 4 // 3)
+    marks = [("first stage", _cpu())]
+    _mark(SampleTableBuilder, "finish", marks, "duplicates")
+    _mark(build_module, "assign", marks, "splits")
+    _mark(build_module, "_write_shards", marks, "shards")
+    _mark(build_module, "_write_records", marks, "records")
+    _mark(build_module, "publish", marks, "commit and cards")
+    start = time.monotonic()
+    report = build(request(folder, images, "png", out=folder / f"out-{count}"))
+    marks.append(("end", _cpu()))
+    size = sum(p.stat().st_size for p in (folder / f"out-{count}").rglob("*") if p.is_file()) / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    total = marks[-1][1] - marks[0][1]
+    print(f"{count} pictures, {report.samples} kept: {time.monotonic() - start:.0f} s, {total:.1f} CPU s, ", end="")
+    print(f"{1000 * total / count:.3f} ms each, peak {peak:.0f} MB, out {size:.0f} MB")
+    for (name, begin), (_, end) in itertools.pairwise(marks):
+        print(f"  {name:<18}{end - begin:>9.2f} CPU s{1000 * (end - begin) / count:>9.3f} ms each", flush=True)
+
+
+def _mark(owner: Any, name: str, marks: list[tuple[str, float]], title: str) -> None:
+    """Note the CPU time at which a step begins."""
+    real = getattr(owner, name)
+
+    def marked(*args: Any, **options: Any) -> Any:
+        marks.append((title, _cpu()))
+        return real(*args, **options)
+
+    setattr(owner, name, marked)
 
 
 def _cpu() -> float:
@@ -162,9 +215,8 @@ def _cpu() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", default="ratios", choices=("ratios", "workers", "scale"))
-    parser.add_argument("--count", type=int, default=60, help="pictures for ratios and workers")
-    parser.add_argument("--counts", default="1000,10000", help="pictures for scale")
-    parser.add_argument("--side", type=int, default=96, help="height of the cheap pictures, px")
+    parser.add_argument("--count", type=int, default=60, help="pictures")
+    parser.add_argument("--side", type=int, default=48, help="height of the cheap pictures, px")
     parser.add_argument("--keep", type=Path, help="folder for scale; kept")
     chosen = parser.parse_args()
     if chosen.what == "ratios":
@@ -175,7 +227,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = chosen.keep or Path(name)
             folder.mkdir(parents=True, exist_ok=True)
-            scale([int(c) for c in chosen.counts.split(",")], chosen.side, folder)
+            scale(chosen.count, chosen.side, folder)
 
 
 if __name__ == "__main__":
