@@ -30,7 +30,7 @@ SMALL_BYTES: Final = 1 << 20
 
 _STATE_FROM_BYTES: Final = 256 << 10
 _THREAD_FROM_BYTES: Final = 4 << 20
-_SPACE_CHECK_BYTES: Final = 64 << 20
+_SPACE_CHECK_BYTES: Final = 32 << 20
 _FULL: Final = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
@@ -130,6 +130,40 @@ class RunningDigests:
             h.update(piece)
 
 
+class BackgroundSync:
+    """Sends what was written to the disk while more arrives, so that little is left to wait for at the end."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: OSError | None = None
+
+    def start(self, descriptor: int) -> None:
+        """Begin a round, unless one is under way."""
+        if self._thread is None or not self._thread.is_alive():
+            self.finish()
+            self._thread = threading.Thread(target=self._sync, args=(descriptor,), daemon=True, name="sync")
+            self._thread.start()
+
+    def finish(self) -> None:
+        """Wait for the round under way.
+
+        Raises:
+            OSError: the disk could not take the bytes; the kernel tells it once, so it must not be lost.
+        """
+        if self._thread is not None:
+            self._thread.join()
+        self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _sync(self, descriptor: int) -> None:
+        try:
+            os.fdatasync(descriptor)
+        except OSError as error:
+            self._error = error
+
+
 class Part:
     """The unfinished twin of `target`.
 
@@ -153,10 +187,13 @@ class Part:
         self._digests = RunningDigests(self._algorithms)
         self._digested = 0
         self._unchecked = 0
+        self._sync = BackgroundSync()
 
     def close(self) -> None:
         """Let go of the file; an empty one is removed, since it says nothing."""
         self._digests.close()
+        with suppress(OSError):  # what matters was raised by publish()
+            self._sync.finish()
         os.close(self._descriptor)
         if self.held == 0:
             self._forget(self.path)
@@ -205,6 +242,7 @@ class Part:
         if self._unchecked >= _SPACE_CHECK_BYTES:
             self._unchecked = 0
             self._require_space(0)
+            self._sync.start(self._descriptor)
 
     def digests(self) -> dict[str, str]:
         """Digests of what is held, by algorithm."""
@@ -213,6 +251,7 @@ class Part:
 
     def publish(self) -> None:
         """Give the file its final name, with everything on the disk first."""
+        self._sync.finish()
         publish(self._descriptor, self.path, self.target)
         self.held = -1  # the name is gone; close() must not remove anything
         self._forget_state()
@@ -221,6 +260,7 @@ class Part:
 
     def replace_content(self, decoded: Path) -> None:
         """Take another file's bytes in place of those held (the decoded body)."""
+        self._sync.finish()
         os.close(self._descriptor)
         decoded.replace(self.path)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
