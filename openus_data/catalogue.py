@@ -13,7 +13,8 @@ from pathlib import Path
 from openus_data.card import Card, load_card, load_cards, resolve_cards
 from openus_data.deid.pseudonym import public_pseudonymizer
 from openus_data.errors import UsageError
-from openus_data.items import Listing
+from openus_data.items import Listing, classify, image_key, mask_key
+from openus_data.patterns import key_of
 from openus_data.records import Item, Reject
 
 Json = dict[str, object]
@@ -147,6 +148,7 @@ class CheckReport:
             yield "rejects   " + ", ".join(f"{reason} {count}" for reason, count in sorted(self.reasons.items()))
 
     def _faults(self) -> Iterator[str]:
+        yield from example_faults(self.card)
         if self.listing is None:
             return
         if not self.items:
@@ -235,6 +237,22 @@ def check_card(file: Path, files_dir: Path | None = None) -> CheckReport:
             splits[entry.split or "none"] = splits.get(entry.split or "none", 0) + 1
     rejects = sum(reasons.values())
     return CheckReport(card=card, listing=listing, items=items, rejects=rejects, reasons=reasons, splits=splits)
+
+
+def example_faults(card: Card) -> Iterator[str]:
+    """Where the rules make something else of an example path than the card says."""
+    for number, example in enumerate(card.examples):
+        role, _ = classify(card, example.path)
+        found = {"role": role}
+        if role in ("image", "mask"):
+            found["key"] = (image_key if role == "image" else mask_key)(card, example.path)
+        if role == "image" and card.subject.path:
+            raw = key_of(card.subject.path, example.path) or ""
+            found["subject"] = card.subject.values.get(raw, raw)
+        for name, value in found.items():
+            said = getattr(example, name)
+            if said is not None and said.casefold() != value.casefold():
+                yield f"examples.{number}.{name}: the card says {said!r}, its rules say {value!r}"
 
 
 def summary(card: Card) -> Json:

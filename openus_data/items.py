@@ -358,6 +358,12 @@ def image_key(card: Card, relative: str) -> str:
     return _key(rule or ImageRule(match=()), relative)
 
 
+def mask_key(card: Card, relative: str) -> str:
+    """The key of the image that an annotation file belongs to, folded to lower case."""
+    role, index = classify(card, relative)
+    return _key(card.masks[index] if role == "mask" else MaskRule(match=()), relative)
+
+
 def reject_of(dataset: str, relative: str, reason: str, detail: str, names: Pseudonymizer) -> Reject:
     """A reject of the listing stage; the item is named by its keyed pseudonym."""
     return Reject(

@@ -77,6 +77,18 @@ def test_check_card_without_a_folder_only_loads(tmp_path: Path) -> None:
         check_card(MANIFESTS / "busi.toml", tmp_path / "none")
 
 
+def test_check_card_holds_a_card_to_its_examples(tmp_path: Path) -> None:
+    wrong = tmp_path / "bus_bra.toml"
+    text = (MANIFESTS / "bus_bra.toml").read_text()
+    wrong.write_text(
+        text.replace('subject = "0001"', 'subject = "0002"').replace('role = "left-out"', 'role = "table"')
+    )
+    report = check_card(wrong)
+    assert report.exit_code == 1 and len(report.faults) == 2
+    assert "its rules say '0001'" in report.to_text() and "examples.4.role" in report.to_text()
+    assert all(check_card(path).exit_code == 0 for path in (MANIFESTS / "busi.toml", MANIFESTS / "aul.toml"))
+
+
 def test_check_card_counts_what_each_rule_picks_and_how_many_subjects(tmp_path: Path) -> None:
     for name in (
         "Images/bus_0001-l",
