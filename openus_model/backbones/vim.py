@@ -31,7 +31,7 @@ from openus_model.backbones.layers import DropPath, check_inputs, init_linears
 from openus_model.backbones.ss2d import ScanState, init_step_bias
 from openus_model.contracts import Features
 from openus_model.errors import UsageError
-from openus_model.scan import Backend, scan_groups
+from openus_model.scan import Backend, keep_out_of_compiled_graphs, scan_groups
 
 STRIDE = 32
 PATCH = 16
@@ -158,6 +158,11 @@ class Vim(nn.Module):
         self.apply(init_linears)
         for block in self._blocks():  # every residual branch adds its variance; Vim scales the last layer for it
             block.mixer.out_proj.weight.data.div_(math.sqrt(config.depth))
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """As `nn.Module.compile`, with the scans left out of the graphs."""
+        keep_out_of_compiled_graphs()
+        super().compile(*args, **kwargs)
 
     def forward(self, image_BCHW: Tensor, mask_BHW: Tensor | None = None) -> Features:
         """Features of images (B, 3, H, W) of any size; `mask_BHW` (bool, cells of 32 pixels) hides what is True."""

@@ -25,7 +25,7 @@ from openus_model.backbones.layers import DropPath, Mlp, ToFirst, ToLast, check_
 from openus_model.backbones.ss2d import ORDERS, SS2D, ScanState
 from openus_model.contracts import Features
 from openus_model.errors import UsageError
-from openus_model.scan import Backend
+from openus_model.scan import Backend, keep_out_of_compiled_graphs
 
 STRIDE = 32
 PATCH_STRIDE = 4
@@ -112,6 +112,11 @@ class VMamba(nn.Module):
         for i, dim in enumerate(dims):
             self.add_module(f"outnorm{i}", nn.LayerNorm(dim))
         self.apply(init_linears)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """As `nn.Module.compile`, with the scans left out of the graphs."""
+        keep_out_of_compiled_graphs()
+        super().compile(*args, **kwargs)
 
     def forward(self, image_BCHW: Tensor, mask_BHW: Tensor | None = None) -> Features:
         """Features of images (B, 3, H, W) of any size; `mask_BHW` (bool, cells of 32 pixels) hides what is True."""

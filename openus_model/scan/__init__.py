@@ -22,7 +22,7 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -108,8 +108,22 @@ def scan_groups(
     """`selective_scan` with the groups as an axis of their own, so that any memory layout passes without a copy."""
     if u_BGDL.is_meta:  # shapes without values, as when a network is described
         return torch.empty_like(u_BGDL)
-    name = choose_backend(u_BGDL.device.type, backend)
-    return _load(name)(u_BGDL, delta_BGDL, A_GDN, B_BGNL, C_BGNL, D_GD, bias_GD, softplus)
+    return _dispatch(u_BGDL, delta_BGDL, A_GDN, B_BGNL, C_BGNL, D_GD, bias_GD, softplus, backend)
+
+
+def _dispatch(u_BGDL: Tensor, *arguments: Any) -> Tensor:
+    *rest, backend = arguments
+    return _load(choose_backend(u_BGDL.device.type, backend))(u_BGDL, *rest)
+
+
+def keep_out_of_compiled_graphs() -> None:
+    """Make torch.compile leave the scans as they are: they are fused already, and their loops would be unrolled.
+
+    The backbones call it when they are compiled; it is not done at once because it loads the compiler, for seconds.
+    """
+    global _dispatch
+    if not getattr(_dispatch, "_torchdynamo_disable", False):
+        _dispatch = torch.compiler.disable(_dispatch)  # type: ignore[no-untyped-call]
 
 
 def available_backends(device: str) -> tuple[str, ...]:
@@ -197,4 +211,12 @@ def _check_shapes(
             )
 
 
-__all__ = ["BACKENDS", "Backend", "available_backends", "choose_backend", "scan_groups", "selective_scan"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "available_backends",
+    "choose_backend",
+    "keep_out_of_compiled_graphs",
+    "scan_groups",
+    "selective_scan",
+]

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from openus_model import scan
 from openus_model.backbones import BACKBONE_NAMES, BACKBONES, build_backbone
 from openus_model.errors import UsageError
 
@@ -89,6 +90,14 @@ def test_mixed_precision_runs_forward_and_backward(backbone):
         features = backbone(torch.randn(1, 3, 64, 64))
         features.tokens_BND.float().square().mean().backward()
     assert all(torch.isfinite(p.grad).all() for p in backbone.parameters() if p.grad is not None)
+
+
+def test_compiling_leaves_the_scans_out_of_the_graphs(backbone, monkeypatch):
+    monkeypatch.setattr(scan, "_dispatch", scan._dispatch)
+    monkeypatch.setattr(torch.compiler, "disable", lambda call: lambda *x: ("left out", call))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)
+    backbone.compile()
+    assert scan._dispatch()[0] == "left out"
 
 
 def test_a_mask_of_another_grid_and_a_grey_image_are_refused(backbone):
