@@ -257,7 +257,10 @@ class Engine:
 
     @staticmethod
     def _fault(job: Job, part: Part, digests: Mapping[str, str]) -> ChecksumMismatch | None:
-        return find_fault(job.name, part.held, digests, job.size_bytes, job.checksums, pinned=job.pinned)
+        checksums = job.checksums
+        if part.version is not None and part.version.md5 and "md5" in digests and not part.version.encoding:
+            checksums = (*checksums, f"md5:{part.version.md5}")
+        return find_fault(job.name, part.held, digests, job.size_bytes, checksums, pinned=job.pinned)
 
     def _decode(self, job: Job, part: Part) -> Path:
         decoded = part.path.with_name(f"{job.name}.decoded.part")

@@ -6,15 +6,17 @@ later run can ask for the rest of that very version. Small bodies have no state 
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
 import json
 import os
 import queue
+import re
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Final
@@ -49,6 +51,7 @@ class Version:
         date: the server's clock when it said so.
         total: bytes of the whole object, if stated.
         encoding: Content-Encoding, "" for none.
+        md5: of the whole body where the server states it (Content-MD5, x-goog-hash), in hexadecimal.
     """
 
     source: str
@@ -57,6 +60,7 @@ class Version:
     date: str = ""
     total: int | None = None
     encoding: str = ""
+    md5: str = ""
 
     @classmethod
     def of(cls, headers: Mapping[str, str], *, source: str, total: int | None) -> Version:
@@ -69,6 +73,7 @@ class Version:
             date=headers.get("Date", ""),
             total=total,
             encoding="" if encoding == "identity" else encoding,
+            md5="" if "Content-Range" in headers else _stated_md5(headers),
         )
 
     @property
@@ -86,6 +91,15 @@ class Version:
         """Whether nothing says that the two are different versions."""
         pairs = ((self.etag, other.etag), (self.last_modified, other.last_modified), (self.total, other.total))
         return self.encoding == other.encoding and all(a == b for a, b in pairs if a and b)
+
+
+def _stated_md5(headers: Mapping[str, str]) -> str:
+    stated = re.search(r"md5=([A-Za-z0-9+/=]+)", headers.get("x-goog-hash", ""))
+    try:
+        digest = base64.b64decode(stated[1] if stated else headers.get("Content-MD5", ""), validate=True)
+    except ValueError:
+        return ""
+    return digest.hex() if len(digest) == 16 else ""
 
 
 class RunningDigests:
@@ -180,7 +194,7 @@ class Part:
         self.bad_path = target.with_name(f"{target.name}.bad")
         self._has_state = self.state_path.exists()
         self.version: Version | None = self._read_state() if self._has_state else None
-        self._algorithms = tuple(algorithms)
+        self._algorithms = {*algorithms, *(("md5",) if self.version and self.version.md5 else ())}
         self._reserve = reserve_bytes
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         self.held = os.fstat(self._descriptor).st_size
@@ -216,6 +230,11 @@ class Part:
         missing = (version.total or 0) - self.held
         if missing > 0:
             self._require_space(missing)
+        if self.version is not None and not version.md5:
+            version = replace(version, md5=self.version.md5)
+        if version.md5 and "md5" not in self._algorithms and self.held == 0:
+            self._algorithms.add("md5")
+            self._digests = RunningDigests(self._algorithms)
         if version != self.version and (version.total is None or version.total > _STATE_FROM_BYTES):
             self._write_state(version)
         self.version = version

@@ -49,6 +49,7 @@ class FaultyServer:
     block_bytes: int = 1 << 16
     delay_s: float = 0.0  # between blocks
     last_modified: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)  # sent with every whole body
     log: list[Asked] = field(default_factory=list)
 
     def __enter__(self) -> FaultyServer:
@@ -141,6 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers["ETag"] = tag
         if self.owner.last_modified:
             headers["Last-Modified"] = self.owner.last_modified
+        headers |= self.owner.headers
         if fault == "gzipenc":
             content, headers["Content-Encoding"] = gzip.compress(content, mtime=0), "gzip"
         start, status = self._range(content, headers, fault, argument)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import logging
 import random
@@ -212,6 +213,16 @@ def test_a_body_without_end_is_cut_at_the_cap(tmp_path: Path) -> None:
         with pytest.raises(ChecksumMismatch, match="beyond its stated length"):
             fetch(server, tmp_path, size_bytes=None)
     assert not (tmp_path / "a.bin").exists()
+
+
+@pytest.mark.parametrize("header", ["Content-MD5", "x-goog-hash"])
+def test_a_digest_in_the_answers_head_is_checked_where_none_is_published(tmp_path: Path, header: str) -> None:
+    digest = base64.b64encode(hashlib.md5(CONTENT).digest()).decode()
+    value = digest if header == "Content-MD5" else f"crc32c=AAAAAA==, md5={digest}"
+    with FaultyServer({"a.bin": CONTENT}, {"a.bin": ["bitflip", "reset:0.5"]}, headers={header: value}) as server:
+        fetch(server, tmp_path)
+        assert [a.range is None for a in server.log] == [True, True, False]
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
 def test_redirects_are_followed_without_the_credentials(tmp_path: Path) -> None:
