@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,23 +18,34 @@ _CUT_SHARE, _CUT_CHORD = 0.12, 0.6
 _SAME = math.radians(4.0)
 
 
-def slabs(mask: Mask) -> list[Shape]:
-    """Slabs, in cells, that may explain a mask (h, w) with at least one cell."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """A mask (h, w) with at least one cell, as its border points and its robust box."""
+
+    border: Profile
+    box: Bounds
+
+
+def trace(mask: Mask) -> Trace:
+    """What the fits need to know of a mask."""
     border = profile(mask)
-    box = _box(mask, border)
-    slab = _slab(border, box)
-    return [_upright(box)] if slab is None else [_upright(box), slab]
+    return Trace(border=border, box=_box(mask, border))
 
 
-def fans(mask: Mask) -> list[Shape]:
-    """Fans with their apex above, in cells, that may explain a mask (h, w) with at least one cell."""
-    border = profile(mask)
-    return list(_fans(border, _box(mask, border)))
+def slabs(traced: Trace) -> list[Shape]:
+    """Slabs, in cells."""
+    slab = _slab(traced.border, traced.box)
+    return [_upright(traced.box)] if slab is None else [_upright(traced.box), slab]
 
 
-def arc_fans(mask: Mask) -> list[Shape]:
+def fans(traced: Trace) -> list[Shape]:
+    """Fans with their apex above, in cells, between straight borders."""
+    return list(_fans(traced.border, traced.box))
+
+
+def arc_fans(traced: Trace) -> list[Shape]:
     """Fans whose centre is that of their far arc, for when the straight borders are dark or beyond the frame."""
-    border = profile(mask)
+    border = traced.border
     points = np.concatenate([border.bottom, border.left, border.right])
     circle = best_circle(points)
     if circle is None:
@@ -50,7 +61,7 @@ def arc_fans(mask: Mask) -> list[Shape]:
     near = min(0.9 * far, _near_radius(border, (x, y), -left, right))
     frame = (0.0, 0.0, float(w), float(h))
     fan = Fan(apex_x=x, apex_y=y, left=-left, right=right, near=near, far=far, box=frame)
-    cut = _cut(fan, border, _box(mask, border))
+    cut = _cut(fan, border, traced.box)
     return [fan] if cut == fan else [fan, cut]
 
 
@@ -62,7 +73,8 @@ def _side_angle(angles: NDArray[np.float64], far: float) -> float:
 
 def inverted_fans(mask: Mask) -> list[Shape]:
     """Fans with their apex below."""
-    return [_turned(fan, mask.shape[0]) for fan in fans(mask[::-1]) if isinstance(fan, Fan)]
+    upside_down = trace(mask[::-1])
+    return [_turned(fan, mask.shape[0]) for fan in _fans(upside_down.border, upside_down.box)]
 
 
 def _turned(fan: Fan, h: int) -> Fan:

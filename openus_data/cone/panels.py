@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from openus_data.cone.evidence import Evidence
@@ -45,7 +47,7 @@ def _separate(parts: Parts) -> list[Mask]:
     large = large[np.argsort(parts.box[large, 0], kind="stable")]
     if not 2 <= len(large) <= _MOST_PANELS:
         return []
-    for one, other in zip(large[:-1], large[1:], strict=True):
+    for one, other in itertools.pairwise(large):
         a, b = parts.box[one], parts.box[other]
         shared = min(a[3], b[3]) - max(a[1], b[1])
         if b[0] < a[2] - 2 or shared < _LEAST_OVERLAP * min(a[3] - a[1], b[3] - b[1]):

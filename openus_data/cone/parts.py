@@ -37,6 +37,11 @@ class Parts:
     box: NDArray[np.int64]
     area: NDArray[np.int64]
 
+    @property
+    def total(self) -> int:
+        """Cells of all parts."""
+        return int(self.area[1:].sum())
+
     def mask(self, chosen: NDArray[np.intp]) -> Mask:
         """Cells of the chosen labels."""
         keep = np.zeros(len(self.area), np.bool_)

@@ -113,7 +113,7 @@ def best_line(points: Points, angles: NDArray[np.float64]) -> Line | None:
 
 
 def _refine(points: Points, angle: float, offset: float, tolerance: float) -> Line:
-    for _ in range(3):
+    for _ in range(2):
         away = points[:, 1] * math.sin(angle) - points[:, 0] * math.cos(angle) - offset
         near = points[np.abs(away) <= tolerance]
         if len(near) < 4:
@@ -147,8 +147,9 @@ def best_level(values: NDArray[np.float64], *, cost: float = _BEYOND_COST) -> tu
     beyond = len(values) - total[3:]
     best = int((on - cost * beyond).argmax())
     inside = values[(bins >= best) & (bins <= best + 3)]
-    level = float(np.median(inside)) if len(inside) else float(low + best / 2 + 1)
-    return level, int((np.abs(values - level) <= 1.0).sum())
+    if not len(inside):
+        return float(low + best / 2 + 1), 0
+    return float(inside.sum()) / len(inside), len(inside)
 
 
 def best_circle(points: Points) -> tuple[float, float, float] | None:

@@ -16,7 +16,7 @@ from openus_data.cone.evidence import Grey
 from openus_data.cone.outline import Polygon
 from openus_data.cone.shape import Fan, Shape, Slab
 
-_SAMPLES = 48
+_SAMPLES = 40
 _CLIP = 14.0
 _LEAST_STEP = 1.5
 _WINDOW = 2
@@ -38,7 +38,7 @@ def refine(shape: Shape, distance: Grey, reach_px: float) -> Shape:
         for reach in (reach_px, max(3.0, reach_px / 2)):
             shape = _refine_slab(shape, distance, reach)
         return shape
-    for reach in (reach_px, reach_px, max(3.0, reach_px / 2)):
+    for reach in (reach_px, max(3.0, reach_px / 2)):
         shape = _refine_fan(shape, distance, reach)
     return shape
 
@@ -86,7 +86,7 @@ def _solve(design: _Reals, offset: _Reals, weight: _Reals, damp: _Reals) -> _Rea
     """Damped, weighted and reweighted least squares; the move (K,) of K numbers."""
     move: _Reals = np.zeros(design.shape[1])
     residual: _Reals = offset - _level(offset, weight)
-    for _ in range(4):
+    for _ in range(3):
         w = _robust(weight, residual)
         weighted = design * w[:, None]
         move = np.linalg.solve(weighted.T @ design + np.diag(damp), weighted.T @ offset)

@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from openus_data.cone.evidence import Evidence
-from openus_data.cone.fit import arc_fans, fans, inverted_fans, slabs
+from openus_data.cone.fit import arc_fans, fans, inverted_fans, slabs, trace
 from openus_data.cone.parts import find_parts, groups
 from openus_data.cone.profile import Mask
 from openus_data.cone.score import Score, score
 from openus_data.cone.shape import Shape, Slab
 
 _LEVELS = (0, 2, 6, 12)
+_NEW_CELLS = 0.97
 _AREA_BONUS = 0.08
-_GOOD, _VERY_GOOD = 1.25, 1.4
+_POOR, _GOOD, _VERY_GOOD = 1.1, 1.25, 1.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +41,12 @@ def search(evidence: Evidence, allowed: Mask | None = None) -> Found | None:
         allowed: cells (h, w) that may hold echo; None for all.
     """
     best: Found | None = None
+    before = math.inf
     for level in _LEVELS:
         parts = find_parts(evidence, level, allowed)
-        if parts is None:
+        if parts is None or parts.total > _NEW_CELLS * before:
             continue
+        before = parts.total
         for group in groups(parts):
             found = search_mask(group.mask)
             if found is not None:
@@ -56,13 +59,19 @@ def search(evidence: Evidence, allowed: Mask | None = None) -> Found | None:
 
 
 def search_mask(mask: Mask) -> Found | None:
-    """The best shape for one mask."""
-    best: Found | None = None
-    for propose in (slabs, fans, arc_fans, inverted_fans):
-        for shape in propose(mask):
-            best = _better(best, judge(shape, mask))
-        if best is not None and best.merit > _GOOD and propose is not slabs:
-            break
+    """The best shape for one mask; the dearer and rarer ones are tried only while nothing fits well."""
+    traced = trace(mask)
+    best = _best(None, [*slabs(traced), *fans(traced)], mask)
+    if best is None or best.merit < _GOOD:
+        best = _best(best, arc_fans(traced), mask)
+    if best is None or best.merit < _POOR:
+        best = _best(best, inverted_fans(mask), mask)
+    return best
+
+
+def _best(best: Found | None, shapes: list[Shape], mask: Mask) -> Found | None:
+    for shape in shapes:
+        best = _better(best, judge(shape, mask))
     return best
 
 
