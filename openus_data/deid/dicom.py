@@ -14,12 +14,13 @@ import functools
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filereader import dcmread
 from pydicom.filewriter import dcmwrite
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
@@ -142,7 +143,7 @@ def _copy_allowed(
     dropped = 0
     for tag in list(source.keys()):
         step = steps.get(int(tag))
-        raw = None if step is None else headers.read_tag(source, step.tag)
+        raw = None if step is None else headers.read_tag(source, tag)
         value = None if step is None or raw is None else _pass(raw, step, context, rules)
         if step is None or value is None:
             dropped += 1
@@ -208,8 +209,8 @@ def _write_method(source: Dataset, clean: Dataset, dates: Dates, pixels_cleaned:
 
 
 @functools.cache
-def _marks(dates: Dates, pixels_cleaned: bool) -> tuple[DataElement, ...]:
-    """What every clean object says about its cleaning; made once, since it is the same for all."""
+def _marks(dates: Dates, pixels_cleaned: bool) -> tuple[RawDataElement, ...]:
+    """What every clean object says about its cleaning: the same for all, so made and encoded once."""
     marks, equipment = Dataset(), Dataset()
     claims = [
         "113100",
@@ -227,7 +228,10 @@ def _marks(dates: Dates, pixels_cleaned: bool) -> tuple[DataElement, ...]:
     equipment.Manufacturer, equipment.ManufacturerModelName = "OpenUS", "openus-data deid"
     equipment.SoftwareVersions = PIPELINE_VERSION
     marks.ContributingEquipmentSequence = Sequence([equipment])
-    return tuple(marks)
+    buffer = io.BytesIO()
+    dcmwrite(buffer, marks, implicit_vr=False, little_endian=True)
+    encoded = dcmread(io.BytesIO(buffer.getvalue()), force=True)
+    return tuple(cast(RawDataElement, encoded.get_item(tag)) for tag in encoded.keys())  # noqa: SIM118  # stay raw
 
 
 def _code(value: str, meaning: str) -> Dataset:

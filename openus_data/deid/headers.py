@@ -96,13 +96,14 @@ def read_facts(dataset: Dataset) -> tuple[Facts, str | None, str | None]:
 
 def read_value(dataset: Dataset, keyword: str) -> object:
     """One attribute's value, None where it is absent or cannot be converted."""
-    return read_tag(dataset, _tag_of(keyword))
+    tag = _tag_of(keyword)
+    return read_tag(dataset, tag) if tag in dataset.keys() else None  # noqa: SIM118  # `in dataset` parses the tag anew
 
 
 def read_tag(dataset: Dataset, tag: int) -> object:
-    """One attribute's value, None where it is absent or cannot be converted."""
+    """The value of an attribute that is there, None where it cannot be converted."""
     try:
-        return dataset[tag].value if tag in dataset.keys() else None  # noqa: SIM118  # `in dataset` parses the tag anew
+        return dataset[tag].value
     except Exception:  # a value of a stranger's file fails in any way that pydicom's converters can
         return None
 
