@@ -14,6 +14,7 @@ Source: OpenUS, https://arxiv.org/abs/2511.11510; docs/explain/method.md says wh
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass
 from typing import cast
 
@@ -34,6 +35,8 @@ from openus_model.pixels import MEAN, STD
 from openus_model.recipe import PretrainRecipe
 from openus_model.schedules import Clock, cosine, linear_warmup, over_run
 from openus_model.teacher import follow, start_from
+
+logger = logging.getLogger(__name__)
 
 PICTURES = 4
 """Images of a figure."""
@@ -91,6 +94,7 @@ class OpenUSMethod(nn.Module):
         self.register_buffer("mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
         self._noted_step = -1
+        self._said = False
         self.train()
 
     def train(self, mode: bool = True) -> OpenUSMethod:
@@ -195,7 +199,7 @@ class OpenUSMethod(nn.Module):
             attention_NL=attention_NLL.float().mean(1),  # over queries: how much each cell is looked at
             eligible_NL=eligible_NL,
             sample_N=batch.sample_index_B.repeat(batch.global_BVCHW.shape[1]),
-            box_N4=_view_major(_boxes(batch)),
+            box_N4=_view_major(self._boxes(batch)),
             views=batch.global_BVCHW.shape[1],
             grid=features.grid,
         )
@@ -203,6 +207,17 @@ class OpenUSMethod(nn.Module):
         patch_MK = self.centre_patch.targets(_have(patch_NLK).flatten(0, 1), now.patch_temperature, weight_M)
         cls_NK = self.centre_cls.targets(cls_NK, self.recipe.losses.teacher_temperature)
         return Targets(cls_NK=cls_NK, patch_NLK=patch_MK.view_as(_have(patch_NLK))), looked
+
+    def _boxes(self, batch: Batch) -> Tensor:
+        """Crops (B, V, 4) of the large views as shares of the image; the whole image where the batch does not say."""
+        boxes_BV4: Tensor | None = getattr(batch, "global_box_BV4", None)
+        if boxes_BV4 is not None:
+            return boxes_BV4
+        if self.masks.memory is not None and not self._said:
+            logger.warning("batches do not say where their crops lie: difficulties are kept by place in the view")
+            self._said = True
+        whole_4 = batch.global_valid_BVHW.new_tensor([0.0, 0.0, 1.0, 1.0])
+        return whole_4.expand(*batch.global_BVCHW.shape[:2], 4)
 
     def _eligible(self, valid_BVHW: Tensor) -> Tensor | None:
         """Cells with enough of the scan area inside, (N, H, W); None where the recipe does not ask."""
@@ -302,15 +317,6 @@ def _centring(recipe: PretrainRecipe) -> Centring:
     if recipe.losses.centring == "sinkhorn":
         return Sinkhorn(recipe.losses.sinkhorn_iterations)
     return MeanCentre(recipe.head.prototypes, recipe.losses.centre_momentum)
-
-
-def _boxes(batch: Batch) -> Tensor:
-    """Crops (B, V, 4) of the large views as shares of the image; the whole image where the batch does not say."""
-    boxes_BV4: Tensor | None = getattr(batch, "global_box_BV4", None)
-    if boxes_BV4 is None:
-        whole = batch.global_valid_BVHW.new_tensor([0.0, 0.0, 1.0, 1.0])
-        return whole.expand(*batch.global_BVCHW.shape[:2], 4)
-    return boxes_BV4
 
 
 def _view_major(x_BV: Tensor) -> Tensor:
