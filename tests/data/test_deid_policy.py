@@ -42,3 +42,18 @@ def test_required_attributes_are_in_the_allow_list() -> None:
 def test_what_identifies_is_in_no_path(keyword: str) -> None:
     assert pydicom.datadict.tag_for_keyword(keyword) is not None or keyword == "OverlayDescription"
     assert not any(keyword in path.split("/") for rule in policy.RULES for path in rule.paths)
+
+
+def test_the_page_prints_the_policy_as_it_is() -> None:
+    """To bring it up to date: `python tests/data/test_deid_policy.py`."""
+    assert _with_policy(PAGE.read_text("utf-8")) == PAGE.read_text("utf-8")
+
+
+def _with_policy(page: str) -> str:
+    before, rest = page.split("<!-- policy:begin -->\n")
+    _, after = rest.split("<!-- policy:end -->")
+    return f"{before}<!-- policy:begin -->\n{policy.describe()}<!-- policy:end -->{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(_with_policy(PAGE.read_text("utf-8")), "utf-8")
