@@ -1,6 +1,6 @@
 """Write the reference pages and the README's tables from the code; `--check` fails when they are not current.
 
-    python docs/generate.py [--check]
+python docs/generate.py [--check]
 """
 
 from __future__ import annotations
@@ -72,20 +72,19 @@ def card_page() -> str:
     from openus_data.card import card_reference
 
     rows = [(f"`{d.name}`", d.type, "yes" if d.required else "", d.meaning) for d in card_reference()]
-    return NOTE + "# Fields of a dataset card\n\nA card is `manifests/<id>.toml`, loaded strictly.\n\n" + _table(
-        ("field", "type", "required", "meaning"), rows
+    return (
+        NOTE
+        + "# Fields of a dataset card\n\nA card is `manifests/<id>.toml`, loaded strictly.\n\n"
+        + _table(("field", "type", "required", "meaning"), rows)
     )
 
 
 def dataset_table() -> str:
     """The cards, for the README."""
     from openus_data.card import load_cards
+    from openus_data.catalogue import datasets_markdown
 
-    rows = []
-    for card in load_cards().values():
-        count = f"{card.expected.openus_images:,}" if card.expected.openus_images else ""
-        rows.append((f"`{card.id}`", card.title, str(card.organ or "unknown"), count, str(card.access), str(card.licence.klass)))
-    return _table(("id", "dataset", "organ", "images in OpenUS", "access", "licence class"), rows)
+    return datasets_markdown(load_cards().values())
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
