@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from openus_data.decode.source import Decoder, Options, Source, guard
+from openus_data.decode.source import Decoder, Options, Place, Source, guard
 from openus_data.decode.volume import Shape, Slices, check_raw, raw_slices, shape_of, volume_media
 from openus_data.errors import DecodeError, DecodeLimit, MissingExtra, UnsupportedFormat
 from openus_data.records import Media
@@ -24,7 +24,8 @@ from openus_data.records import Media
 _NPY_HEADER_BYTES = 10_000
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _MATLAB_5, _MATLAB_73 = b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file"
-_NUMERIC = {"double", "single", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "logical"}
+_BYTES = {"int8": 1, "uint8": 1, "logical": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "single": 4}
+_BYTES |= {"double": 8, "int64": 8, "uint64": 8}
 
 
 def decode_npy(source: Source, options: Options) -> Media:
@@ -43,7 +44,7 @@ def decode_npy(source: Source, options: Options) -> Media:
     axes = lengths if is_fortran else lengths[::-1]
     shape = shape_of(axes, dtype, limits=options.limits, samples=samples, is_transposed=is_fortran)
     check_raw(source.size, start, shape)
-    slices = partial(raw_slices, lambda: source.reopen().data, start, shape)
+    slices = partial(raw_slices, source.place.reopen, start, shape)
     return volume_media(shape, slices, is_complete=True)
 
 
@@ -54,13 +55,13 @@ def _is_colour(length: Sequence[int], axes: int, dtype: np.dtype[Any], colours: 
 def decode_matlab(source: Source, options: Options) -> Media:
     """Read the largest numeric array of a MATLAB file before 7.3; it is loaded whole."""
     scipy_io = _extra("scipy.io", "MATLAB files")
-    with guard("MATLAB file is damaged"), source.path.open("rb") as file:
-        listed = [entry for entry in scipy_io.whosmat(file) if entry[2] in _NUMERIC]
+    with guard("MATLAB file is damaged"), source.place.path.open("rb") as file:
+        listed = [entry for entry in scipy_io.whosmat(file) if entry[2] in _BYTES]
         listed = [entry for entry in listed if len(entry[1]) >= 2 and min(entry[1]) > 0 and math.prod(entry[1]) > 1]
         if not listed:
             raise UnsupportedFormat("MATLAB file without a numeric array", expected="an array of 2 axes or more")
-        name, lengths, _ = min(listed, key=lambda entry: (-math.prod(entry[1]), entry[0]))
-        if math.prod(lengths) * 8 > options.limits.inflated_bytes:
+        name, lengths, kind = min(listed, key=lambda entry: (-math.prod(entry[1]), entry[0]))
+        if math.prod(lengths) * _BYTES[kind] > options.limits.inflated_bytes:
             raise DecodeLimit(
                 "MATLAB array too large to load", expected=f"at most {options.limits.inflated_bytes} bytes"
             )
@@ -86,7 +87,7 @@ def decode_hdf5(source: Source, options: Options) -> Media:
     """Read the largest numeric data set of an HDF5 or MATLAB 7.3 file, slice by slice."""
     h5py = _extra("h5py", "HDF5 and MATLAB 7.3 files")
     is_matlab = source.head.startswith(_MATLAB_73)
-    with guard("HDF5 file is damaged"), h5py.File(source.path, "r", locking=False) as file:
+    with guard("HDF5 file is damaged"), h5py.File(source.place.path, "r", locking=False) as file:
         name = _largest(h5py, file)
         dataset = file[name]
         _check_storage(dataset, options)
@@ -96,15 +97,15 @@ def decode_hdf5(source: Source, options: Options) -> Media:
         if not is_matlab and _is_colour(lengths[-1:], len(lengths), dtype):
             samples, lengths = lengths[-1], lengths[:-1]
         shape = shape_of(lengths[::-1], dtype, limits=options.limits, samples=samples, is_transposed=is_matlab)
-    return volume_media(shape, partial(_hdf5_slices, source, name, shape, len(lengths)), is_complete=False)
+    return volume_media(shape, partial(_hdf5_slices, source.place, name, shape, len(lengths)), is_complete=False)
 
 
-def _hdf5_slices(source: Source, name: str, shape: Shape, axes: int, indices: Sequence[int]) -> Iterator[Any]:
+def _hdf5_slices(place: Place, name: str, shape: Shape, axes: int, indices: Sequence[int]) -> Iterator[Any]:
     h5py = _extra("h5py", "HDF5 and MATLAB 7.3 files")
     file = None
     try:
         with guard("HDF5 file is damaged"):
-            file = h5py.File(source.reopen().path, "r", locking=False)
+            file = h5py.File(place.reopen().place.path, "r", locking=False)
             dataset = file[name]
             slow = dataset.shape[: axes - 2]
         for index in indices:

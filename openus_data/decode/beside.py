@@ -26,7 +26,7 @@ def open_beside(source: Source, name: str) -> Source:
             expected="a file name beside it",
             next_step="the file is left out",
         )
-    path = source.path.parent / name
+    path = source.place.path.parent / name
     if path.is_symlink():
         raise DecodeError("header points to a link", expected="a file beside it", next_step="the file is left out")
     return open_source(path)

@@ -9,7 +9,8 @@ for colour, and those between two grey ones are decoded as grey, at half the pri
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from openus_data.decode.dicom_header import (
     text_of,
 )
 from openus_data.decode.limits import Limits
-from openus_data.decode.source import Decoder, Options, Source, guard, pick
+from openus_data.decode.source import Decoder, Options, Place, Source, guard, pick
 from openus_data.decode.tone import KEEP, Tone, find_tone
 from openus_data.decode.video import stream_media
 from openus_data.errors import DecodeError
@@ -45,6 +46,21 @@ TINT_EVERY = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Rendering:
+    """The way from samples to uint8, found once per file.
+
+    Args:
+        palette: every stored value's colour, uint8 (values, 3).
+        tone: of monochrome samples.
+        tints: which frames that were looked at have a tint.
+    """
+
+    palette: NDArray[np.uint8] | None = None
+    tone: Tone = KEEP
+    tints: dict[int, bool] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Reader:
     """Frames of one object: bytes, codec, and the way to uint8."""
 
@@ -52,9 +68,7 @@ class _Reader:
     layout: Layout
     pieces: frames.FrameBytes
     limits: Limits
-    palette: NDArray[np.uint8] | None = None
-    tone: Tone = KEEP
-    tints: dict[int, bool] = field(default_factory=dict, repr=False)
+    rendering: _Rendering
 
     def samples(self, index: int) -> tuple[NDArray[Any], bool]:
         """One frame as stored, and whether its colour is RGB already."""
@@ -75,11 +89,11 @@ class _Reader:
         if self.is_jpeg:
             return self._jpeg(index)
         stored, is_rgb = self.samples(index)
-        if self.palette is not None:
-            return grey.collapse(self.palette[stored])
+        if self.rendering.palette is not None:
+            return grey.collapse(self.rendering.palette[stored])
         if self.layout.samples == 3:
             return _colour(_eight_bits(stored, self.layout), self.layout, is_rgb=is_rgb)
-        return self._monochrome(self.tone.apply(stored))
+        return self._monochrome(self.rendering.tone.apply(stored))
 
     @property
     def is_jpeg(self) -> bool:
@@ -97,8 +111,8 @@ class _Reader:
             raise DecodeError("DICOM frame disagrees with its header", expected=expected)
         as_grey = self.layout.frames > 1 and header.components == 3 and not self._is_tinted(index)
         decoded = jpeg.decode_stream(stream, header, as_grey=as_grey)
-        if self.palette is not None:
-            return grey.collapse(self.palette[decoded])
+        if self.rendering.palette is not None:
+            return grey.collapse(self.rendering.palette[decoded])
         return self._monochrome(decoded) if self.layout.samples == 1 else decoded
 
     def _stream(self, index: int) -> tuple[bytes, jpeg.JpegHeader]:
@@ -109,9 +123,9 @@ class _Reader:
         before = index - index % TINT_EVERY
         witnesses = (before, min(before + TINT_EVERY, self.layout.frames - 1))
         for witness in witnesses:
-            if witness not in self.tints:
-                self.tints[witness] = jpeg.has_tint(*self._stream(witness))
-        return any(self.tints[witness] for witness in witnesses)
+            if witness not in self.rendering.tints:
+                self.rendering.tints[witness] = jpeg.has_tint(*self._stream(witness))
+        return any(self.rendering.tints[witness] for witness in witnesses)
 
     def _monochrome(self, pixels: Pixels) -> Pixels:
         return np.subtract(255, pixels, dtype=np.uint8) if self.layout.photometric == "MONOCHROME1" else pixels
@@ -161,42 +175,57 @@ class _Shown:
 def _open_frames(source: Source, header: Header, layout: Layout, limits: Limits) -> _Shown:
     if header.pixels_bytes is None and header.syntax in frames.VIDEO:
         return _open_video(source, header, layout, limits)
-    reader = _reader(header, layout, limits)
+    reader = _Reader(
+        header=header, layout=layout, pieces=_pieces(header, layout), limits=limits, rendering=_Rendering()
+    )
+    reader = replace(reader, rendering=_rendering(reader))
     first = reader.pixels(0)  # a file whose first frame cannot be read is refused here
-
-    def read(indices: Sequence[int] | None = None) -> Iterator[tuple[int, Pixels]]:
-        again = reader
-        if layout.frames > 1:
-            again = _reader(read_header(source.reopen().data, limits=limits), layout, limits, like=reader)
-        for index in pick(indices, layout.frames):
-            yield index, first if index == 0 else again.pixels(index)
-
-    return _Shown(count=layout.frames, read=read, notes=(*reader.pieces.notes, *_notes(reader)))
+    return _Shown(
+        count=layout.frames,
+        read=partial(_read_again, source.place, layout, limits, reader.rendering, first),
+        notes=(*reader.pieces.notes, *_notes(reader)),
+    )
 
 
-def _reader(header: Header, layout: Layout, limits: Limits, like: _Reader | None = None) -> _Reader:
+def _read_again(
+    place: Place,
+    layout: Layout,
+    limits: Limits,
+    rendering: _Rendering,
+    first: Pixels,
+    indices: Sequence[int] | None = None,
+) -> Iterator[tuple[int, Pixels]]:
+    """Frames by index; the file is opened again for those beyond the first."""
+    reader: _Reader | None = None
+    for index in pick(indices, layout.frames):
+        if index == 0:
+            yield index, first
+            continue
+        if reader is None:
+            header = read_header(place.reopen().data, limits=limits)
+            pieces = _pieces(header, layout)
+            reader = _Reader(header=header, layout=layout, pieces=pieces, limits=limits, rendering=rendering)
+        yield index, reader.pixels(index)
+
+
+def _pieces(header: Header, layout: Layout) -> frames.FrameBytes:
     is_plain = header.pixels_bytes is not None
     if header.syntax not in {*PLAIN, frames.JPEG_BASELINE, frames.JPEG_EXTENDED}:
         frames.codec_of(header.syntax)
     if is_plain != (header.syntax in PLAIN) and header.syntax:
         raise DecodeError("DICOM pixel data is not packed as its transfer syntax says", got=header.syntax[:64])
-    pieces = frames.plain_frames(header, layout) if is_plain else frames.encapsulated_frames(header, layout)
-    if like is not None:
-        return _Reader(
-            header=header,
-            layout=layout,
-            pieces=pieces,
-            limits=limits,
-            palette=like.palette,
-            tone=like.tone,
-            tints=like.tints,
+    return frames.plain_frames(header, layout) if is_plain else frames.encapsulated_frames(header, layout)
+
+
+def _rendering(reader: _Reader) -> _Rendering:
+    layout, dataset = reader.layout, reader.header.dataset
+    if layout.photometric == "PALETTE COLOR":
+        return _Rendering(palette=_palette(dataset, layout))
+    if layout.samples == 1 and layout.bits_stored > 8 and not reader.is_jpeg:
+        return _Rendering(
+            tone=_window(dataset) or find_tone(reader.samples(index)[0] for index in range(layout.frames))
         )
-    palette = _palette(header.dataset, layout) if layout.photometric == "PALETTE COLOR" else None
-    reader = _Reader(header=header, layout=layout, pieces=pieces, limits=limits, palette=palette)
-    if layout.samples == 1 and palette is None and layout.bits_stored > 8 and not reader.is_jpeg:
-        tone = _window(header.dataset) or find_tone(reader.samples(index)[0] for index in range(layout.frames))
-        return _Reader(header=header, layout=layout, pieces=pieces, limits=limits, tone=tone)
-    return reader
+    return _Rendering()
 
 
 def _open_video(source: Source, header: Header, layout: Layout, limits: Limits) -> _Shown:
@@ -204,7 +233,8 @@ def _open_video(source: Source, header: Header, layout: Layout, limits: Limits) 
     syntax = frames.VIDEO[header.syntax]
     _, pieces = frames.fragments(header)
     span = frames.FrameBytes(spans=[tuple(pieces)])
-    media = stream_media(lambda: span.of(source.reopen().data, 0), syntax, limits=limits)
+    place = source.place
+    media = stream_media(lambda: span.of(place.reopen().data, 0), syntax, limits=limits)
     if media.frame_count < layout.frames:
         raise DecodeError(
             "DICOM holds fewer frames than it declares", expected=f"{layout.frames}", got=f"{media.frame_count}"
@@ -220,7 +250,7 @@ def _open_video(source: Source, header: Header, layout: Layout, limits: Limits) 
 
 def _notes(reader: _Reader) -> tuple[str, ...]:
     words = [reader.layout.photometric.lower()] if reader.layout.photometric != "MONOCHROME2" else []
-    return (*words, *((reader.tone.note,) if reader.tone.note else ()))
+    return (*words, *((reader.rendering.tone.note,) if reader.rendering.tone.note else ()))
 
 
 def _stored_bits(stored: NDArray[Any], layout: Layout) -> NDArray[Any]:

@@ -60,11 +60,11 @@ def decode_metaimage(source: Source, options: Options) -> Media:
     is_packed = keys.get("CompressedData") == "True"
     if is_packed:
         check_deflated(data.size, shape)
-        slices = partial(deflated_slices, lambda: data.reopen().data, start, 0, shape)
+        slices = partial(deflated_slices, data.place.reopen, start, 0, shape)
     else:
         start = data.size - shape.count * shape.slice_bytes if keys.get("HeaderSize") == "-1" else start
         check_raw(data.size, start, shape)
-        slices = partial(raw_slices, lambda: data.reopen().data, start, shape)
+        slices = partial(raw_slices, data.place.reopen, start, shape)
     spacing = _floats(keys.get("ElementSpacing") or keys.get("ElementSize") or "")
     return volume_media(
         shape,

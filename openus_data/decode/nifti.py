@@ -55,10 +55,10 @@ def decode_nifti(source: Source, options: Options) -> Media:
     shape = shape_of(fields.axes, np.dtype(fields.order + name), limits=options.limits, samples=samples)
     if is_packed:
         check_deflated(source.size, shape)
-        slices = partial(deflated_slices, lambda: source.reopen().data, 0, fields.start, shape)
+        slices = partial(deflated_slices, source.place.reopen, 0, fields.start, shape)
     else:
         check_raw(source.size, fields.start, shape)
-        slices = partial(raw_slices, lambda: source.reopen().data, fields.start, shape)
+        slices = partial(raw_slices, source.place.reopen, fields.start, shape)
     is_scaled = samples == 1 and fields.slope != 0 and (fields.slope, fields.intercept) != (1.0, 0.0)
     across, down = (fields.spacing[0], fields.spacing[1]) if fields.units == _MILLIMETRES else (0.0, 0.0)
     return volume_media(

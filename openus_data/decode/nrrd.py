@@ -61,10 +61,10 @@ def decode_nrrd(source: Source, options: Options) -> Media:
     encoding = fields.get("encoding", "")
     if encoding in ("gzip", "gz"):
         check_deflated(data.size, shape)
-        slices = partial(deflated_slices, lambda: data.reopen().data, start, 0, shape)
+        slices = partial(deflated_slices, data.place.reopen, start, 0, shape)
     elif encoding == "raw":
         check_raw(data.size, start, shape)
-        slices = partial(raw_slices, lambda: data.reopen().data, start, shape)
+        slices = partial(raw_slices, data.place.reopen, start, shape)
     else:
         raise UnsupportedFormat("NRRD encoding that is not read", expected="raw or gzip", next_step="convert it")
     across, down = _spacing(fields, samples)

@@ -28,28 +28,17 @@ ReadFacts = Callable[[Any], tuple[Any, str | None, str | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """One local file, mapped.
+class Place:
+    """Where a file lies and what it was, without holding it open.
 
     Args:
         path: where it lies. Never shown.
-        data: its bytes, read-only.
-        stamp: size and modification time, to notice a file that changes between two reads.
+        size, modified: in bytes and nanoseconds, to notice a file that changes between two reads.
     """
 
     path: Path = field(repr=False)
-    data: mmap.mmap = field(repr=False)
-    stamp: tuple[int, int]
-
-    @property
-    def size(self) -> int:
-        """Length in bytes."""
-        return self.stamp[0]
-
-    @property
-    def head(self) -> bytes:
-        """The first bytes, enough to tell the kind."""
-        return self.data[:HEAD_BYTES]
+    size: int
+    modified: int
 
     def reopen(self) -> Source:
         """Map the file again for another pass.
@@ -58,9 +47,32 @@ class Source:
             DecodeError: it is not the file it was.
         """
         again = open_source(self.path)
-        if again.stamp != self.stamp:
+        if again.place != self:
             raise DecodeError("the file changed while it was being read", next_step="run again when it is at rest")
         return again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One local file, mapped; it is open as long as this lives.
+
+    Args:
+        place: where it lies.
+        data: its bytes, read-only.
+    """
+
+    place: Place
+    data: mmap.mmap = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self.place.size
+
+    @property
+    def head(self) -> bytes:
+        """The first bytes, enough to tell the kind."""
+        return self.data[:HEAD_BYTES]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +122,7 @@ def open_source(path: Path) -> Source:
             raise DecodeError("the file is empty", expected="a picture", got="0 bytes", next_step="fetch it again")
         with guard("the file cannot be read"):
             data = mmap.mmap(handle, status.st_size, access=mmap.ACCESS_READ)
-        return Source(path=path, data=data, stamp=(status.st_size, status.st_mtime_ns))
+        return Source(place=Place(path=path, size=status.st_size, modified=status.st_mtime_ns), data=data)
     finally:
         os.close(handle)
 

@@ -194,7 +194,8 @@ def _turned(pixels: Pixels, frame: av.VideoFrame) -> Pixels:
 
 def _decode_file(source: Source, options: Options, container: str, check: Callable[[Source], None]) -> Media:
     check(source)
-    return stream_media(lambda: source.reopen().data, container, limits=options.limits)
+    place = source.place
+    return stream_media(lambda: place.reopen().data, container, limits=options.limits)
 
 
 def decode_avi(source: Source, options: Options) -> Media:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from openus_data.decode import grey
 from openus_data.decode.limits import Limits, check_frame, check_frames
-from openus_data.decode.source import guard, pick
+from openus_data.decode.source import Source, guard, pick
 from openus_data.decode.tone import KEEP, find_tone
 from openus_data.errors import DecodeError, DecodeLimit, UnsupportedFormat
 from openus_data.records import Media, Pixels
@@ -158,9 +158,9 @@ def _passing(slices: Slices, kept: list[NDArray[Any]] | None) -> Iterator[NDArra
         yield samples
 
 
-def raw_slices(open_data: Callable[[], mmap.mmap], start: int, shape: Shape, indices: Sequence[int]) -> Slices:
+def raw_slices(reopen: Callable[[], Source], start: int, shape: Shape, indices: Sequence[int]) -> Slices:
     """Slices of uncompressed samples, straight from the mapped file."""
-    data = open_data()
+    data = reopen().data
     for index in indices:
         place = start + index * shape.slice_bytes
         raw = data[place : place + shape.slice_bytes]
@@ -170,18 +170,18 @@ def raw_slices(open_data: Callable[[], mmap.mmap], start: int, shape: Shape, ind
 
 
 def deflated_slices(
-    open_data: Callable[[], mmap.mmap], place: int, start: int, shape: Shape, indices: Sequence[int]
+    reopen: Callable[[], Source], place: int, start: int, shape: Shape, indices: Sequence[int]
 ) -> Slices:
     """Slices of samples under gzip or zlib, inflated in passing.
 
     Args:
-        open_data: maps the file.
+        reopen: maps the file.
         place: where the compressed stream starts in the file.
         start: where the samples start in the inflated stream.
         shape: of the array.
         indices: rising.
     """
-    stream = Inflater(open_data(), place)
+    stream = Inflater(reopen().data, place)
     stream.skip(start)
     following = 0
     for index in indices:

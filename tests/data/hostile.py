@@ -255,8 +255,8 @@ def _hostile_dicom(grey: Array) -> Iterator[tuple[str, bytes]]:
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     meta = dicom(dataset(grey), syntax="1.2.840.10008.1.2.1.99")[:400]
     start = 132 + 12 + struct.unpack_from("<I", meta, 140)[0]
-    zeros = b"".join(packer.compress(bytes(1 << 20)) for _ in range(700)) + packer.flush()
-    yield "deflate_bomb.dcm", meta[:start] + zeros
+    megabyte = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)  # can be repeated as it is
+    yield "deflate_bomb.dcm", meta[:start] + megabyte * 700 + packer.flush()
     nest = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" * 20000
     yield "sq_depth_bomb.dcm", dicom(dataset(grey))[:400] + nest
     yield "huge_element.dcm", dicom(dataset(grey))[:400] + b"\x10\x00\x10\x10UN\0\0\xf0\xff\xff\xff"

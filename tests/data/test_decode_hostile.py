@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from openus_data.decode import DECODERS, decode
 from openus_data.errors import DecodeError, DecodeLimit, NotUltrasound, UnsupportedFormat
+from openus_data.executor.local import LocalExecutor
 
 GOOD = hostile.good_files()
 HOSTILE = dict(hostile.hostile_files())
@@ -35,6 +36,11 @@ def read_all(path: Path) -> int:
         count += 1
     assert count == media.frame_count >= 1
     return count
+
+
+def count_frames(path: Path) -> int:
+    """A task that a worker can import with nothing but this project."""
+    return read_all(path)
 
 
 def write(folder: Path, name: str, content: bytes) -> Path:
@@ -144,3 +150,31 @@ def test_any_damage_gives_a_picture_or_a_refusal(tmp_path: Path, name: str, data
         read_all(write(tmp_path, name, bytes(content[:keep])))
     except DecodeError as refused:
         assert "SECRET" not in str(refused)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_is_decoded_holds_no_open_file(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, name, GOOD[name])
+    media = decode(path)
+    assert media.frame_count
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("this system does not list open files")
+    links = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert str(path) not in links
+
+
+def test_workers_survive_all_hostile_files(tmp_path: Path) -> None:
+    paths = [write(tmp_path, name, content) for name, content in {**HOSTILE, **GOOD}.items()]
+    outcomes = list(LocalExecutor(workers=2).run(count_frames, paths, ordered=True))
+    assert [outcome.item for outcome in outcomes] == paths
+    for path, outcome in zip(paths, outcomes, strict=True):
+        if path.name in GOOD:
+            assert outcome.failure is None
+        else:
+            assert outcome.failure is not None and outcome.failure.kind == "error", path.name
+            assert (
+                "Decode" in outcome.failure.detail
+                or "Format" in outcome.failure.detail
+                or "Not" in outcome.failure.detail
+            )
+            assert str(tmp_path) not in outcome.failure.detail
