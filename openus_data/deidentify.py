@@ -51,7 +51,8 @@ LIMITS: Final = Limits(total_pixels=1 << 29)
 """All frames of one file are held in memory while they are cleaned."""
 
 TASK_LIMITS: Final = executors.TaskLimits(seconds=600.0, memory_mb=6000)
-HAS_OCR: Final = importlib.util.find_spec("rapidocr_onnxruntime") is not None
+HAS_OCR: Final = all(importlib.util.find_spec(name) for name in ("rapidocr_onnxruntime", "onnxruntime"))
+"""With the `[ocr]` extra its detector looks too, so that outputs may differ from those made without it."""
 STILL_CLASSES: Final = frozenset(
     {"1.2.840.10008.5.1.4.1.1.6", "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.7"}
 )
@@ -317,7 +318,7 @@ def _clean(task: _Task) -> Outcome:
     clean = clean_dataset(
         header, pseudonyms=task.pseudonyms, dates=task.dates, pixels_cleaned=True, stand_in=_stand_in(header, task)
     )
-    is_still = str(clean.dataset.get("SOPClassUID")) in STILL_CLASSES
+    is_still = str(clean.dataset.get("SOPClassUID")) in STILL_CLASSES and len(pixels.frames) == 1
     attach_pixels(clean.dataset, pixels.frames, is_clip=not is_still)
     with task.aside.open("wb") as handle:
         write_file(clean.dataset, handle)

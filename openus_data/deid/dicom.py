@@ -26,7 +26,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from openus_data.deid import headers, policy, replacements
+from openus_data.deid import headers, policy, replacements, values
 from openus_data.deid.policy import Step
 from openus_data.deid.pseudonym import Pseudonymizer
 from openus_data.deid.quiet import quiet_pydicom
@@ -39,6 +39,8 @@ IMPLEMENTATION_NAME: Final = "OPENUS_DATA"
 METHOD: Final = f"openus-data deid {PIPELINE_VERSION}: allow-list, PS3.15 E.1 Basic Profile"
 
 ENHANCED_VOLUME_UID: Final = "1.2.840.10008.5.1.4.1.1.6.2"
+MULTIFRAME_UID: Final = "1.2.840.10008.5.1.4.1.1.3.1"
+STILL_UID: Final = "1.2.840.10008.5.1.4.1.1.6.1"
 
 _PLAIN_VRS: Final = frozenset({"US", "UL", "SS", "SL", "FD", "FL", "CS", "LO", "SH", "AS", "UI"})
 """VRs whose values the rules return as pydicom holds them."""
@@ -100,7 +102,7 @@ def clean_dataset(
         clean = Dataset()
         dropped = _copy_allowed(dataset, policy.steps(), clean, context, rules)
         _fill_required(clean, context)
-        _fill_identifiers(clean, context, stand_in)
+        _fill_identifiers(dataset, clean, context, stand_in)
         _write_method(dataset, clean, dates, pixels_cleaned)
         clean.file_meta = _file_meta(clean)
     return CleanDataset(
@@ -194,8 +196,13 @@ def _fill_required(clean: Dataset, context: Context) -> None:
             clean[tag] = DataElement(Tag(tag), step.vr, value)
 
 
-def _fill_identifiers(clean: Dataset, context: Context, stand_in: str) -> None:
-    """Give an object without the UIDs that every object must have ones of its own."""
+def _fill_identifiers(source: Dataset, clean: Dataset, context: Context, stand_in: str) -> None:
+    """Give an object without the class and the UIDs that every object must have ones of its own."""
+    if "SOPClassUID" not in clean:
+        several = values.numbers(headers.read_value(source, "NumberOfFrames"))[:1] > (1.0,)
+        clean.SOPClassUID = MULTIFRAME_UID if several else STILL_UID
+    if "Modality" not in clean:
+        clean.Modality = "US"
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
         if keyword not in clean:
             clean.add_new(policy.tag_of(keyword), "UI", context.pseudonyms.uid(f"{keyword} {stand_in}"))

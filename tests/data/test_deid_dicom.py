@@ -179,6 +179,15 @@ def test_every_written_value_fits_its_representation(monkeypatch: pytest.MonkeyP
         assert element.value is not None or element.is_empty
 
 
+def test_an_object_without_identifiers_gets_its_own() -> None:
+    bare = Dataset()
+    one, two = (clean_dataset(bare, pseudonyms=KEY, stand_in=digest).dataset for digest in ("a", "b"))
+    assert one.SOPInstanceUID != two.SOPInstanceUID and one.PatientID != two.PatientID
+    assert one.SOPClassUID == "1.2.840.10008.5.1.4.1.1.6.1"
+    bare.NumberOfFrames = "3"
+    assert clean(bare).dataset.SOPClassUID == "1.2.840.10008.5.1.4.1.1.3.1"
+
+
 @pytest.mark.parametrize(
     ("attributes", "rendered"),
     [
@@ -193,3 +202,62 @@ def test_every_written_value_fits_its_representation(monkeypatch: pytest.MonkeyP
 def test_renderings_are_recognised(attributes: dict[str, object], rendered: bool) -> None:
     with quiet_pydicom():
         assert is_rendered(patient(**attributes)) is rendered
+
+
+PASS_AS_NAMES = {"Manufacturer", "ManufacturerModelName", "TransducerData", "TransducerType"}
+"""A made-up word in these looks like a device, and may pass; `test_deid_headers` holds their rules."""
+
+
+def dictionary_value(vr: str, word: str) -> object:
+    """Something identifying in the shape of a VR: a name, a number of eight digits, or a birth date."""
+    if vr in ("IS", "DS"):
+        return "19610307"
+    if vr in ("US", "SS"):
+        return 31961
+    if vr in ("UL", "SL", "UV", "SV"):
+        return 19610307
+    if vr in ("FL", "FD"):
+        return 19610307.0
+    if vr in ("DA", "DT"):
+        return "19610307"
+    return {"TM": "031961", "AS": "106Y", "UI": "1.2.999.19610307", "AT": 0x00096103}.get(vr, word)
+
+
+@pytest.mark.parametrize("dates", ["remove", "shift"])
+def test_no_attribute_of_the_whole_dictionary_lets_a_name_or_a_number_pass(dates: Dates) -> None:
+    dataset = patient()
+    with quiet_pydicom():
+        for tag, (vr, _, _, _, keyword) in pydicom.datadict.DicomDictionary.items():
+            if (
+                keyword in PASS_AS_NAMES
+                or not keyword
+                or tag >> 16 < 8
+                or " or " in vr
+                or vr in ("SQ", "OB", "OW", "NONE")
+            ):
+                continue
+            if vr in ("OD", "OF", "OL", "OV", "UN"):
+                dataset.add_new(tag, vr, b"Qz000xKv")
+            elif keyword not in ("SpecificCharacterSet", "SOPClassUID"):
+                dataset.add_new(tag, vr, dictionary_value(vr, "Qz000xKv"))
+        assert len(dataset) > 3500
+        after = clean(dataset, dates=dates)
+        content = written(after).lower()
+    for text in (b"qz000xkv", b"19610307", b"1.2.999", b"106y", (19610307).to_bytes(4, "little")):
+        assert text not in content, [e for e in after.dataset.iterall() if "9610307" in str(e.value)]
+    assert after.dataset.PatientAge == "090Y"
+
+
+def test_no_sequence_of_the_whole_dictionary_lets_a_name_pass() -> None:
+    dataset = patient()
+    item = Dataset()
+    with quiet_pydicom():
+        for keyword in ("PatientName", "PatientID", "CodeMeaning", "TextValue", "PersonName", "InstitutionName", "UID"):
+            setattr(item, keyword, "Qz000xKv")
+        outer = Dataset()
+        outer.ContentSequence = [item]
+        for tag, (vr, _, _, _, keyword) in pydicom.datadict.DicomDictionary.items():
+            if vr == "SQ" and keyword:
+                dataset.add_new(tag, "SQ", [item, outer])
+        assert len(dataset) > 800
+        assert b"qz000xkv" not in written(clean(dataset)).lower()
