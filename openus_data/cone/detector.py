@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openus_data.cone.classify import to_cone
+from openus_data.cone.complete import complete
 from openus_data.cone.evidence import Evidence, gather
 from openus_data.cone.outline import box_polygon, join, make_cone, no_cone
 from openus_data.cone.panels import find_panels
@@ -81,5 +82,6 @@ def _found_cone(found: Found, evidence: Evidence, method: str) -> Cone:
     height, width = evidence.grey.shape
     scale = evidence.scale
     shape = refine(found.shape.scaled(*scale), evidence.distance, _REACH_CELLS * max(scale))
+    shape = complete(shape, evidence.distance)
     confidence = min(1.0, max(0.05, found.merit / 1.6))
     return to_cone(shape, height, width, confidence=confidence, method=method)

@@ -22,6 +22,7 @@ _LEVEL_APART = 8
 _CHROME_FLOOR = 12
 _MEDIAN = 5
 _HEADER_SHARE = 0.7
+_COMMON_SHARE = 0.25
 _DARKER_TOLERANCE = 6
 
 
@@ -91,8 +92,19 @@ def background_levels(grey: Grey) -> tuple[int, ...]:
             break
         levels.append(peak)
         counts[low:high] = 0
-    header = _header_level(grey)
-    return tuple(levels) if header is None or header in levels else (*levels, header)
+    extras = ((_header_level(grey), 1), (_common_level(grey) if levels else None, _LEVEL_APART))
+    for extra, apart in extras:
+        if extra is not None and all(abs(extra - level) > apart for level in levels):
+            levels.append(extra)
+    return tuple(levels)
+
+
+def _common_level(grey: Grey) -> int | None:
+    """The one level of a quarter of the frame: the scanner's background within the page of a screenshot."""
+    counts = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel()
+    level = int(counts.argmax())
+    near = counts[max(0, level - _FLAT_TOLERANCE) : level + _FLAT_TOLERANCE + 1].sum()
+    return level if near >= _COMMON_SHARE * grey.size else None
 
 
 def _header_level(grey: Grey) -> int | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 
 from openus_data.cone.evidence import Evidence
@@ -16,6 +14,7 @@ _LEAST_OVERLAP = 0.6
 _LEAST_MERIT = 0.9
 _GAIN = 0.08
 _LEFT_OUT = 0.2
+_DOUBTFUL = 1.3
 _MOST_PANELS = 4
 
 
@@ -24,10 +23,13 @@ def find_panels(evidence: Evidence, single: Found, allowed: Mask | None = None) 
     parts = find_parts(evidence, single.level, allowed)
     if parts is None:
         return []
-    for masks in (_separate(parts), _halves(single.mask) if single.merit < 1.3 else []):
-        found = [panel for panel in map(search_mask, masks) if panel is not None and prior(panel.shape) >= 0]
-        if len(found) >= 2 and len(found) == len(masks) and _better(found, single):
-            return found
+    panels = [panel for panel in map(search_mask, _separate(parts)) if panel is not None]
+    if len(panels) >= 2 and _better(panels, single):
+        return panels
+    if single.merit < _DOUBTFUL:
+        panels = [panel for panel in map(search_mask, _halves(single.mask)) if panel is not None]
+        if len(panels) == 2 and min(prior(panel.shape) for panel in panels) >= 0 and _better(panels, single):
+            return panels
     return []
 
 
@@ -42,17 +44,18 @@ def _better(panels: list[Found], single: Found) -> bool:
 
 
 def _separate(parts: Parts) -> list[Mask]:
-    """Parts of like size beside each other."""
-    large = parts.order[parts.area[parts.order] > _LEAST_AREA * parts.area[parts.order].max()]
-    large = large[np.argsort(parts.box[large, 0], kind="stable")]
-    if not 2 <= len(large) <= _MOST_PANELS:
+    """The main part and those of like size and height beside it, left to right."""
+    main, others = parts.order[0], parts.order[1:]
+    x0, y0, x1, y1 = parts.box[main]
+    beside = [main]
+    for other in others[parts.area[others] > _LEAST_AREA * parts.area[main]]:
+        left, top, right, bottom = parts.box[other]
+        shared = min(y1, bottom) - max(y0, top)
+        if (left >= x1 - 2 or right <= x0 + 2) and shared > _LEAST_OVERLAP * min(y1 - y0, bottom - top):
+            beside.append(other)
+    if not 2 <= len(beside) <= _MOST_PANELS:
         return []
-    for one, other in itertools.pairwise(large):
-        a, b = parts.box[one], parts.box[other]
-        shared = min(a[3], b[3]) - max(a[1], b[1])
-        if b[0] < a[2] - 2 or shared < _LEAST_OVERLAP * min(a[3] - a[1], b[3] - b[1]):
-            return []
-    return [parts.mask(np.array([label])) for label in large]
+    return [parts.mask(np.array([label])) for label in sorted(beside, key=lambda label: int(parts.box[label, 0]))]
 
 
 def _halves(mask: Mask) -> list[Mask]:

@@ -85,12 +85,12 @@ def _robust(weight: NDArray[np.float64], residual: NDArray[np.float64]) -> NDArr
 def _solve(design: _Reals, offset: _Reals, weight: _Reals, damp: _Reals) -> _Reals:
     """Damped, weighted and reweighted least squares; the move (K,) of K numbers."""
     move: _Reals = np.zeros(design.shape[1])
-    residual: _Reals = offset - _level(offset, weight)
+    residual = np.subtract(offset, _level(offset, weight))
     for _ in range(3):
         w = _robust(weight, residual)
         weighted = design * w[:, None]
-        move = np.linalg.solve(weighted.T @ design + np.diag(damp), weighted.T @ offset)
-        residual = np.asarray(offset - design @ move, np.float64)
+        move = np.linalg.solve(weighted.T @ design + np.diag(damp), weighted.T @ offset).astype(np.float64)
+        residual = np.subtract(offset, design @ move)
     return move
 
 

@@ -1,0 +1,108 @@
+"""What shadow and depth hide: sides without a crisp edge are moved out to where the scanner's border must be.
+
+The border that a scanner paints is crisp to a pixel; the border of a shadow is not. So where one side of a fan is
+crisp and the other both soft and nearer to the axis, the fan is made symmetric; where a slab fills the frame but for a
+dark strip that fades in, the strip is taken in. Both keep echo rather than lose it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openus_data.cone.evidence import Grey
+from openus_data.cone.outline import Polygon
+from openus_data.cone.shape import Fan, Shape, Slab
+
+_LEAST_SKEW = math.radians(1.0)
+_SOFT, _CRISP = 0.45, 0.55
+_STRIP = 0.15
+_SAMPLES = 40
+_MARGIN_PX = 0.5
+
+
+def complete(shape: Shape, distance: Grey) -> Shape:
+    """The shape, in pixels, with hidden sides moved out and a margin of half a pixel.
+
+    Args:
+        shape: on its edges.
+        distance: uint8 (H, W), 0 on the background.
+    """
+    if isinstance(shape, Fan):
+        return _with_margin_fan(_symmetric(shape, distance), distance.shape)
+    return _with_margin_slab(_to_the_rim(shape, distance), distance.shape)
+
+
+def _symmetric(fan: Fan, distance: Grey) -> Fan:
+    skew = fan.left + fan.right
+    if abs(skew) < _LEAST_SKEW or fan.right - fan.left < math.radians(30):
+        return fan
+    left, right = (_crispness(fan, angle, side, distance) for angle, side in ((fan.left, -1.0), (fan.right, 1.0)))
+    if skew < 0 and right < _SOFT and left > max(_CRISP, right):
+        return replace(fan, right=-fan.left)
+    if skew > 0 and left < _SOFT and right > max(_CRISP, left):
+        return replace(fan, left=-fan.right)
+    return fan
+
+
+def _crispness(fan: Fan, angle: float, side: float, distance: Grey) -> float:
+    """How much of the fall across a straight border, as far as the frame shows it, happens at the border."""
+    down = -1.0 if fan.inverted else 1.0
+    ray = np.array([math.sin(angle), down * math.cos(angle)])
+    normal = side * np.array([math.cos(angle), -down * math.sin(angle)])
+    radius = np.linspace(fan.near, fan.far, _SAMPLES + 2)[1:-1, None]
+    return _sharpness(np.array([fan.apex_x, fan.apex_y]) + radius * ray, normal, distance)
+
+
+def _sharpness(point: Polygon, normal: NDArray[np.float64], distance: Grey) -> float:
+    """Fall of the mean brightness within three pixels of a border over that within fifteen; 0.5 where it is unseen.
+
+    Args:
+        point: (N, 2) on the border, px.
+        normal: (2,) outward.
+        distance: uint8 (H, W).
+    """
+    h, w = distance.shape
+    inside = (point > 2).all(axis=1) & (point[:, 0] < w - 2) & (point[:, 1] < h - 2)
+    if inside.sum() < 5:
+        return 0.5
+    offset = np.array([-16.0, -14, -12, -4, -3, -2, 2, 3, 4])
+    at = point[inside, None] + offset[:, None] * normal
+    column = np.clip(at[..., 0], 0, w - 1).astype(np.intp)
+    row = np.clip(at[..., 1], 0, h - 1).astype(np.intp)
+    deep, close, beyond = distance[row, column].mean(axis=0).reshape(3, 3).mean(axis=1)
+    return float(np.clip((close - beyond) / max(1.0, deep - beyond), 0, 1))
+
+
+def _to_the_rim(slab: Slab, distance: Grey) -> Slab:
+    h, w = distance.shape
+    wide = max(slab.top_left, slab.bottom_left) < 2 and min(slab.top_right, slab.bottom_right) > w - 2
+    if not wide or slab.top > 2 or not h - slab.bottom <= _STRIP * h:
+        return slab
+    along = np.linspace(0, w, _SAMPLES + 2)[1:-1]
+    point = np.stack([along, np.full(_SAMPLES, slab.bottom)], 1)
+    soft = _sharpness(point, np.array([0.0, 1.0]), distance) < _SOFT
+    return replace(slab, bottom=float(h)) if soft else slab
+
+
+def _with_margin_fan(fan: Fan, size: tuple[int, ...]) -> Fan:
+    h, w = size
+    x0, y0, x1, y1 = fan.box
+    widen = _MARGIN_PX / max(1.0, 0.6 * fan.far)
+    box = (max(0, x0 - _MARGIN_PX), max(0, y0 - _MARGIN_PX), min(w, x1 + _MARGIN_PX), min(h, y1 + _MARGIN_PX))
+    near, far = max(0.0, fan.near - _MARGIN_PX), fan.far + _MARGIN_PX
+    return replace(fan, left=fan.left - widen, right=fan.right + widen, near=near, far=far, box=box)
+
+
+def _with_margin_slab(slab: Slab, size: tuple[int, ...]) -> Slab:
+    return Slab(
+        top_left=slab.top_left - _MARGIN_PX,
+        top_right=slab.top_right + _MARGIN_PX,
+        bottom_right=slab.bottom_right + _MARGIN_PX,
+        bottom_left=slab.bottom_left - _MARGIN_PX,
+        top=max(0.0, slab.top - _MARGIN_PX),
+        bottom=min(float(size[0]), slab.bottom + _MARGIN_PX),
+    )
