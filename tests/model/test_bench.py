@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 
 import pytest
 import torch
 from scan_inputs import random_inputs, value_and_gradients, worst_error
 
-from openus_model.bench import BenchReport, Row, bench
+from openus_model.bench import BENCHMARKS, BenchReport, Row, bench
 from openus_model.bench import scan as scan_bench
 from openus_model.bench import step as step_bench
+from openus_model.bench import stream as stream_bench
 from openus_model.bench.loops import LoopScan
 from openus_model.errors import UsageError
 
@@ -38,6 +40,15 @@ def test_the_step_benchmark_compares_with_the_reference_scan():
     report = step_bench.run("vmamba_nano", image_px=64, batch=1, repeats=1)
     assert report.rows[0].baseline == "same network, reference scan"
     assert json.loads(json.dumps(report.to_json()))["rows"][0]["ratio"] == pytest.approx(report.rows[0].ratio)
+
+
+def test_the_stream_benchmark_measures_against_decoding_alone():
+    report = stream_bench.run(2, repeats=1)
+    assert report.rows[0].unit == "images/s" and 0 < report.rows[0].ratio <= 1
+
+
+def test_every_benchmark_has_its_module():
+    assert all(callable(import_module(f"openus_model.bench.{what}").run) for what in BENCHMARKS)
 
 
 def test_a_ratio_says_how_many_times_better_in_either_direction():
