@@ -1,6 +1,7 @@
 """What a build costs against its floor: decoding and encoding the same pixels with the same codec, by OpenCV alone.
 
     python benchmarks/build.py                  # ratios per codec
+    python benchmarks/build.py codecs           # bytes and time of each codec
     python benchmarks/build.py workers          # wall clock of two workers against one
     python benchmarks/build.py scale --count 10000          # cost of each stage for that many cheap pictures
 
@@ -32,6 +33,7 @@ from openus_data import first_stage
 from openus_data.build import BuildRequest, build
 from openus_data.build_plan import plan_build
 from openus_data.candidate import process
+from openus_data.encode import decode_stored, encode
 from openus_data.executor import Outcome
 from openus_data.journal import Journal
 from openus_data.records import Cone, Item, Pixels
@@ -126,6 +128,34 @@ def ratios(count: int) -> None:
             print(f"{codec + ' to ' + codec:<14}{low:>10.2f}{whole:>10.2f}{whole / low:>8.2f}{target:>8.1f}")
 
 
+def codecs(count: int) -> None:
+    """Bytes, encoding and decoding time of what a picture can be stored as, grey and colour Doppler."""
+    cv2.setNumThreads(1)
+    level_1, quality = [cv2.IMWRITE_PNG_COMPRESSION, 1], cv2.IMWRITE_JPEG_QUALITY
+    stored = {
+        "png": lambda p: encode(p, codec="png")[1],
+        "png level 1": lambda p: bytes(cv2.imencode(".png", p, level_1)[1]),
+        "jpeg 95": lambda p: encode(p, codec="jpeg")[1],
+        "jpeg 85": lambda p: bytes(cv2.imencode(".jpg", p, [quality, 85])[1]),
+        "webp lossless": lambda p: encode(p, codec="webp")[1],
+    }
+    print(f"{'':<16}" + "".join(f"{kind:>30}" for kind in ("grey 617x501", "colour Doppler 617x501")))
+    print(f"{'':<16}" + f"{'KB':>10}{'encode ms':>11}{'decode ms':>9}" * 2)
+    for name, run in stored.items():
+        line = f"{name:<16}"
+        for is_colour in (False, True):
+            pictures = [picture(s, colour=is_colour)[49:550, 91:708].copy() for s in range(count)]
+            start = time.process_time()
+            coded = [run(p) for p in pictures]
+            middle = time.process_time()
+            for data in coded:
+                decode_stored(data)
+            end = time.process_time()
+            times = 1000 * (middle - start) / count, 1000 * (end - middle) / count
+            line += f"{sum(map(len, coded)) / count / 1000:>10.0f}{times[0]:>11.2f}{times[1]:>9.2f}"
+        print(line)
+
+
 def workers(count: int) -> None:
     """Wall clock of a whole build with one and with two workers, start-up included."""
     with tempfile.TemporaryDirectory() as name:
@@ -214,13 +244,15 @@ def _cpu() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="ratios", choices=("ratios", "workers", "scale"))
+    parser.add_argument("what", nargs="?", default="ratios", choices=("ratios", "codecs", "workers", "scale"))
     parser.add_argument("--count", type=int, default=60, help="pictures")
     parser.add_argument("--side", type=int, default=48, help="height of the cheap pictures, px")
     parser.add_argument("--keep", type=Path, help="folder for scale; kept")
     chosen = parser.parse_args()
     if chosen.what == "ratios":
         ratios(chosen.count)
+    elif chosen.what == "codecs":
+        codecs(chosen.count)
     elif chosen.what == "workers":
         workers(chosen.count)
     else:

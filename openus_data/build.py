@@ -11,6 +11,7 @@ number of times the build was killed and run again.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import time
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ from openus_data.store import folder_lock, free_bytes, sha256_file, write_text_a
 
 __all__ = ["BuildReport", "BuildRequest", "build"]
 
+logger = logging.getLogger(__name__)
+
 _SECONDS_PER_FILE = 0.03
 _BYTES_PER_INPUT_BYTE = 2.0
 """For the estimates of a dry run: one 800x600 picture on one core; staging and shards lie on the disk side by side."""
@@ -58,6 +61,8 @@ def build(request: BuildRequest) -> BuildReport:
     plan = plan_build(request)
     if request.dry_run:
         return describe(plan)
+    for dataset, step in plan.missing:
+        logger.warning("%s: its files are not there; %s", dataset, step)
     if not plan.sources:
         return BuildReport(datasets={}, missing=dict(plan.missing), failures=0, is_changed=False)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -14,7 +14,9 @@ from openus_data.schema import PIPELINE_VERSION, SCHEMA_VERSION
 
 FAILED_LIST_REASONS: Final = frozenset({"link", "special", "unreadable", "name", "table_missing", "table_unreadable"})
 HARMLESS_DECODE_REASONS: Final = frozenset({"not_ultrasound"})
-_VERSIONED: Final = ("openus", "av", "numpy", "opencv-python-headless", "opencv-python", "pyarrow", "pydicom")
+PIXEL_LIBRARIES: Final = ("openus", "av", "numpy", "opencv-python-headless", "opencv-python", "pydicom")
+"""Releases that stored pixels depend on: another one, and every file is worked on again."""
+_VERSIONED: Final = (*PIXEL_LIBRARIES, "pyarrow")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -156,10 +158,10 @@ def build_json(
     return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
-def versions() -> dict[str, str]:
+def versions(names: Sequence[str] = _VERSIONED) -> dict[str, str]:
     """Releases of what the bytes depend on."""
     found = {}
-    for name in _VERSIONED:
+    for name in names:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

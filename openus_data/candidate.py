@@ -15,6 +15,7 @@ import hmac
 from dataclasses import replace
 from pathlib import Path
 
+from openus_data.build_report import PIXEL_LIBRARIES, versions
 from openus_data.decode import decode
 from openus_data.deid.headers import read_facts
 from openus_data.deid.pseudonym import Pseudonymizer
@@ -74,7 +75,8 @@ def _mask_digest(path: Path, key: bytes) -> str:
 def settings_digest(recipe: BuildRecipe, terms: DatasetTerms) -> str:
     """Digest of the parts of recipe and terms that the first stage reads, without the key."""
     plain = replace(terms, pseudonymizer=Pseudonymizer(key=b""), card=None, settings="")
-    parts = (PIPELINE_VERSION, recipe.image, recipe.text, recipe.frames, recipe.quality, plain)
+    releases = sorted(versions(PIXEL_LIBRARIES).items())
+    parts = (PIPELINE_VERSION, releases, recipe.image, recipe.text, recipe.frames, recipe.quality, plain)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

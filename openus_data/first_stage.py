@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openus_data.build_plan import BuildPlan, Source
-from openus_data.build_report import DatasetCounts, is_failure
+from openus_data.build_report import PIXEL_LIBRARIES, DatasetCounts, is_failure, versions
 from openus_data.candidate import process
 from openus_data.errors import UsageError
 from openus_data.executor import Outcome, TaskLimits, open_executor
@@ -193,10 +193,12 @@ def check_same_recipe(plan: BuildPlan, old: dict[str, Any], carried: set[str]) -
     """
     new = plan.recipe_json()
     changed = [key for key in new if key not in _FREE_KEYS and old.get("recipe", {}).get(key) != new[key]]
+    releases, old_releases = versions(PIXEL_LIBRARIES), old.get("versions", {})
+    changed += [name for name in PIXEL_LIBRARIES if releases.get(name) != old_releases.get(name)]
     if changed:
         raise UsageError(
-            "OUT holds datasets that were built with another recipe",
+            "OUT holds datasets that were built with another recipe or release",
             where=", ".join(sorted(carried)),
-            got=f"other values of {', '.join(changed)}",
+            got=f"another {', '.join(changed)}",
             next_step="name these datasets too, use their recipe, or choose another --out",
         )
