@@ -292,3 +292,33 @@ def test_build_json_holds_no_clock_no_path_and_no_worker_count(tmp_path: Path, i
         "shards",
         "sha256",
     }
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("jpeg", "jpg"), ("webp", "webp"), ("passthrough", "png")])
+def test_every_codec_gives_a_corpus_that_reads_back(tmp_path: Path, inline: None, codec: str, suffix: str) -> None:
+    write_pictures(tmp_path / "images", range(2))
+    (tmp_path / "r.yaml").write_text(f"image: {{codec: {codec}}}")
+    run_build(tmp_path, tmp_path / "images", recipe=str(tmp_path / "r.yaml"))
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 2
+    for row in rows:
+        data = read_member(tmp_path / "out", row)
+        assert pixel_sha256(decode_stored(data)) == row["pixel_sha256"]
+        with tarfile.open(tmp_path / "out" / str(row["shard"])) as tar:
+            assert f"{row['sample_id']}.{suffix}" in tar.getnames()
+
+
+def test_an_unchanged_jpeg_passes_through_without_its_metadata(tmp_path: Path, inline: None) -> None:
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    texture = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (160, 160), dtype=np.uint8), (0, 0), 3)
+    picture = cv2.normalize(texture, None, 20, 230, cv2.NORM_MINMAX)
+    Image.fromarray(picture).save(tmp_path / "images/a.jpg", quality=80, comment=b"DOE JANE")
+    (tmp_path / "r.yaml").write_text("image: {codec: passthrough}\ntext: {policy: keep}")
+    run_build(tmp_path, tmp_path / "images", recipe=str(tmp_path / "r.yaml"))
+    (row,) = rows_of(tmp_path / "out")
+    data = read_member(tmp_path / "out", row)
+    if row["cone_geometry"] == "full":  # nothing was cut: the coded bytes are the camera's own
+        assert data[:2] == b"\xff\xd8" and data[-300:] == (tmp_path / "images/a.jpg").read_bytes()[-300:]
+    assert b"DOE" not in data
