@@ -78,9 +78,10 @@ def clip_gradients(
     norms = torch.stack(torch._foreach_norm(gradients))
     norm: Tensor = torch.linalg.vector_norm(norms)
     if limit > 0:
-        each = norms if rule == "per_tensor" else norm.expand(len(gradients))
-        factors = (limit / (each + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(gradients, list(factors.unbind()))
+        if rule == "per_tensor":
+            torch._foreach_mul_(gradients, list((limit / (norms + 1e-6)).clamp(max=1.0).unbind()))
+        else:
+            torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
 

@@ -8,6 +8,7 @@ RUN/recipe.yaml, metrics.jsonl, checkpoints/step-<8 digits>/, tensorboard/, figu
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -205,9 +206,10 @@ def _machine(recipe: PretrainRecipe) -> Iterator[None]:
     if recipe.engine.threads is not None:
         torch.set_num_threads(recipe.engine.threads)
     if recipe.engine.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with this
         torch.use_deterministic_algorithms(True)
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             yield
     finally:
         torch.set_num_threads(threads)

@@ -340,7 +340,7 @@ class EngineRecipe:
     channels_last: bool = True
     "Memory layout of images and convolutions on a GPU."
     compile: bool = False
-    "torch.compile of the student's and the teacher's backbone."
+    "torch.compile of the student's backbone."
     deterministic: bool = False
     "Only kernels that repeat to the bit, where torch has them."
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -30,8 +30,9 @@ def koleo_loss(vectors_BD: Tensor) -> Tensor:
     with torch.autocast(vectors_BD.device.type, enabled=False):
         unit_BD = functional.normalize(vectors_BD.float(), dim=-1, eps=EPSILON)
         all_AD = distributed.gather_rows_with_gradient(unit_BD)
-        own = distributed.rank() * len(unit_BD) + torch.arange(len(unit_BD), device=unit_BD.device)
+        place = torch.arange(len(unit_BD), device=unit_BD.device)
+        own = distributed.rank() * len(unit_BD) + place
         similarity_BA = unit_BD.detach() @ all_AD.detach().T
-        similarity_BA[torch.arange(len(unit_BD)), own] = -2.0  # not oneself
+        similarity_BA[place, own] = -2.0  # not oneself
         nearest_BD = all_AD[similarity_BA.argmax(1)]
         return -((unit_BD - nearest_BD).square().sum(1) + EPSILON**2).sqrt().add(EPSILON).log().mean()
