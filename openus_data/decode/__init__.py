@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from openus_data.decode import arrays, dicom, metaimage, nifti, nrrd, raster, video
+from openus_data.decode import arrays, dicom, matlab, metaimage, nifti, nrrd, raster, video
 from openus_data.decode.limits import Limits
 from openus_data.decode.source import Decoder, Options, ReadFacts, open_source
 from openus_data.errors import UnsupportedFormat
@@ -25,6 +25,7 @@ DECODERS: tuple[Decoder, ...] = (
     *nifti.DECODERS,
     *metaimage.DECODERS,
     *nrrd.DECODERS,
+    *matlab.DECODERS,
     *arrays.DECODERS,
 )
 """Tried in this order. DICOM comes first, since its preamble may hold the magic bytes of another kind."""

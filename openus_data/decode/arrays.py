@@ -1,8 +1,8 @@
-"""Arrays of numeric tools: NPY, MATLAB (before 7.3 through SciPy, 7.3 through h5py) and HDF5.
+"""Arrays of numeric tools: NPY, and HDF5 with MATLAB 7.3 (through h5py). Older MATLAB files are in `matlab`.
 
-Nothing is unpickled, no link to another file is followed. A MATLAB or HDF5 file may hold several arrays: the one with
-the most samples is the picture, and of equals the first by name. The last axis of a C-ordered array of uint8 with 3 or
-4 entries is colour; so is MATLAB's third axis of 3.
+Nothing is unpickled, no link to another file is followed. An HDF5 file may hold several arrays: the one with the most
+samples is the picture, and of equals the first by name. The last axis of a C-ordered array of uint8 with 3 or
+4 entries is colour.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from typing import Any
 import numpy as np
 
 from openus_data.decode.source import Decoder, Options, Place, Source, guard
-from openus_data.decode.volume import Shape, Slices, check_raw, raw_slices, shape_of, volume_media
+from openus_data.decode.volume import Shape, check_raw, raw_slices, shape_of, volume_media
 from openus_data.errors import DecodeError, DecodeLimit, MissingExtra, UnsupportedFormat
 from openus_data.records import Media
 
 _NPY_HEADER_BYTES = 10_000
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-_MATLAB_5, _MATLAB_73 = b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file"
-_BYTES = {"int8": 1, "uint8": 1, "logical": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "single": 4}
-_BYTES |= {"double": 8, "int64": 8, "uint64": 8}
+_MATLAB_73 = b"MATLAB 7.3 MAT-file"
 
 
 def decode_npy(source: Source, options: Options) -> Media:
@@ -50,37 +48,6 @@ def decode_npy(source: Source, options: Options) -> Media:
 
 def _is_colour(length: Sequence[int], axes: int, dtype: np.dtype[Any], colours: Sequence[int] = (3, 4)) -> bool:
     return axes > 2 and dtype == np.uint8 and length[0] in colours
-
-
-def decode_matlab(source: Source, options: Options) -> Media:
-    """Read the largest numeric array of a MATLAB file before 7.3; it is loaded whole."""
-    scipy_io = _extra("scipy.io", "MATLAB files")
-    with guard("MATLAB file is damaged"), source.place.path.open("rb") as file:
-        listed = [entry for entry in scipy_io.whosmat(file) if entry[2] in _BYTES]
-        listed = [entry for entry in listed if len(entry[1]) >= 2 and min(entry[1]) > 0 and math.prod(entry[1]) > 1]
-        if not listed:
-            raise UnsupportedFormat("MATLAB file without a numeric array", expected="an array of 2 axes or more")
-        name, lengths, kind = min(listed, key=lambda entry: (-math.prod(entry[1]), entry[0]))
-        if math.prod(lengths) * _BYTES[kind] > options.limits.inflated_bytes:
-            raise DecodeLimit(
-                "MATLAB array too large to load", expected=f"at most {options.limits.inflated_bytes} bytes"
-            )
-        array = scipy_io.loadmat(file, variable_names=[name])[name]
-    samples = 1
-    if _is_colour(array.shape[2:3] or (0,), array.ndim, array.dtype, (3,)):
-        samples, array = array.shape[2], np.moveaxis(array, 2, -1)
-        array = array if array.ndim > 3 else array[:, :, None, :]
-    else:
-        array = array.reshape(*array.shape, 1)
-    stacked = array.reshape(array.shape[0], array.shape[1], -1, samples, order="F")
-    shape = shape_of(stacked.shape[:3], array.dtype, limits=options.limits, samples=samples, is_transposed=True)
-
-    def slices(indices: Sequence[int]) -> Slices:
-        for index in indices:
-            picture = stacked[:, :, index, :]
-            yield index, picture[..., 0] if samples == 1 else picture
-
-    return volume_media(shape, slices, is_complete=True)
 
 
 def decode_hdf5(source: Source, options: Options) -> Media:
@@ -150,16 +117,11 @@ def _is_npy(head: bytes) -> bool:
     return head.startswith(b"\x93NUMPY")
 
 
-def _is_matlab(head: bytes) -> bool:
-    return head.startswith(_MATLAB_5)
-
-
 def _is_hdf5(head: bytes) -> bool:
     return any(head[place : place + 8] == _HDF5_MAGIC for place in (0, 512, 1024, 2048))
 
 
 DECODERS: tuple[Decoder, ...] = (
     Decoder(name="NPY", sniff=_is_npy, decode=decode_npy),
-    Decoder(name="MATLAB", sniff=_is_matlab, decode=decode_matlab),
     Decoder(name="HDF5", sniff=_is_hdf5, decode=decode_hdf5),
 )

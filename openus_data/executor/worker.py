@@ -41,6 +41,7 @@ def serve(handle: int) -> None:
         handle: file descriptor of the connection. The first message is (task, limits), the others are lists of items.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # an alarm ends the process, whatever was inherited
     connection = Connection(handle)
     try:
         try:

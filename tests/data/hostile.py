@@ -173,7 +173,23 @@ def good_files() -> dict[str, bytes]:
         "packed.mha": mha + b"CompressedData = True\nElementDataFile = LOCAL\n" + zlib.compress(samples),
         "v.nrrd": nrrd + gzip.compress(samples),
         "v.npy": npy.getvalue(),
+        "v.mat": matlab(np.stack(clip).transpose(1, 2, 0)),
+        "packed.mat": matlab(np.stack(clip).transpose(1, 2, 0), packed=True),
     }
+
+
+def matlab(array: Array, *, packed: bool = False) -> bytes:
+    """A MATLAB file (level 5) of one uint8 array."""
+
+    def element(kind: int, body: bytes) -> bytes:
+        return struct.pack("<II", kind, len(body)) + body + bytes(-len(body) % 8)
+
+    axes = struct.pack(f"<{array.ndim}i", *array.shape)
+    body = element(6, struct.pack("<II", 9, 0)) + element(5, axes) + element(1, b"picture")
+    matrix = element(14, body + element(2, array.tobytes(order="F")))
+    squeezed = zlib.compress(matrix)
+    content = struct.pack("<II", 15, len(squeezed)) + squeezed if packed else matrix
+    return b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\x01IM" + content
 
 
 def nifti(axes: tuple[int, ...], samples: bytes, datatype: int = 2) -> bytes:

@@ -132,6 +132,23 @@ def test_matlab_colour_pictures_keep_their_colour(tmp_path: Path) -> None:
     assert np.array_equal(read_all(decode(tmp_path / "v.npy"))[0], picture)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_matlab_numbers_of_every_kind_are_read(tmp_path: Path, truth: NDArray[np.uint8], packed: bool) -> None:
+    scipy_io = pytest.importorskip("scipy.io")
+    volume = truth.transpose(1, 2, 0)
+    for kind in (np.float64, np.int16, np.uint16, np.float32):
+        content = {"b": volume.astype(kind), "a": np.zeros((2, 2)), "s": {"x": 1}, "c": np.ones((30, 30)) * 1j}
+        scipy_io.savemat(tmp_path / "v.mat", content, do_compression=packed)
+        assert np.array_equal(read_all(decode(tmp_path / "v.mat")), truth)
+    scipy_io.savemat(tmp_path / "v.mat", {"m": volume > 128}, do_compression=packed)
+    assert np.array_equal(read_all(decode(tmp_path / "v.mat")), (truth > 128) * np.uint8(255))
+    clip = np.random.default_rng(0).integers(0, 256, (7, 8, 3, 5), np.uint8)
+    scipy_io.savemat(tmp_path / "v.mat", {"clip": clip}, do_compression=packed)
+    media = decode(tmp_path / "v.mat")
+    assert np.array_equal(read_all(media), clip.transpose(3, 0, 1, 2))
+    assert np.array_equal(next(media.read([3]))[1], clip[..., 3])
+
+
 def test_pickles_are_not_opened(tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", np.array([{"image": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(UnsupportedFormat, match="pickled"):
@@ -139,10 +156,10 @@ def test_pickles_are_not_opened(tmp_path: Path) -> None:
 
 
 def test_a_missing_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "v.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    (tmp_path / "v.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(200))
+    monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(MissingExtra, match=r"pip install 'openus\[volumes\]'"):
-        decode(tmp_path / "v.mat")
+        decode(tmp_path / "v.h5")
 
 
 @pytest.mark.parametrize("where", ["/etc/passwd", "../out.raw", "LIST", "a%03d.raw", "..", "link.raw", "file:x"])

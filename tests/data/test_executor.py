@@ -190,6 +190,29 @@ def test_an_interrupt_ends_the_run_quickly_and_leaves_no_worker(tmp_path: Path) 
         os.killpg(process.pid, 0)
 
 
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "tasks_there.py").write_text(
+        "import os, time\ndef task(n):\n    print(os.getpid(), file=open('pids', 'a'))\n    time.sleep(0.3)\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from openus_data.executor import open_executor\nfrom tasks_there import task\n"
+        "list(open_executor('local', workers=2).run(task, range(999)))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(script)], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
+    )
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and not (tmp_path / "pids").exists():
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    time.sleep(1.5)
+    for worker in {int(line) for line in (tmp_path / "pids").read_text().split()}:
+        state = Path(f"/proc/{worker}/stat")
+        assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
 def test_unknown_executors_and_no_workers_are_refused() -> None:
     with pytest.raises(UsageError, match="local or ray"):
         open_executor("slurm")
