@@ -50,6 +50,8 @@ SAFE_ORGANS: Final = frozenset({"cardiac", "breast", "thyroid", "abdomen", "kidn
 LIMITS: Final = Limits(total_pixels=1 << 29)
 """All frames of one file are held in memory while they are cleaned."""
 
+EVIDENCE_FRAMES: Final = 16
+"""Frames of a clip that the scan area is found on."""
 TASK_LIMITS: Final = executors.TaskLimits(seconds=600.0, memory_mb=6000)
 HAS_OCR: Final = all(importlib.util.find_spec(name) for name in ("rapidocr_onnxruntime", "onnxruntime"))
 """With the `[ocr]` extra its detector looks too, so that outputs may differ from those made without it."""
@@ -198,6 +200,8 @@ def deidentify(
     _check_places(src, dst, key_path)
     pseudonyms = load_or_create_key(key_path)
     dst.mkdir(parents=True, exist_ok=True)
+    for unfinished in dst.glob(f"*{PART_SUFFIX}"):  # of a run that was ended
+        unfinished.unlink()
     tasks = [
         _Task(
             number=number,
@@ -343,8 +347,9 @@ def _stand_in(header: Dataset, task: _Task) -> str:
 
 
 def _clean_pixels(media: Media) -> CleanFrames:
-    frames = _stack(media)
-    cone = cones.detect(frames if len(frames) > 1 else frames[0], regions=media.regions)
+    frames = _read_frames(media)
+    shown = frames[:: -(-len(frames) // EVIDENCE_FRAMES)]
+    cone = cones.detect(shown if len(shown) > 1 else shown[0], regions=media.regions)
     inside = _scan_area(cone, media)
     if not inside.any():
         raise DeidError("no-scan-area", got="no scan area was found, so that all of the picture may be text")
@@ -354,12 +359,18 @@ def _clean_pixels(media: Media) -> CleanFrames:
     return cleaned
 
 
-def _stack(media: Media) -> NDArray[np.uint8]:
+def _read_frames(media: Media) -> NDArray[np.uint8]:
     """All frames, (T, H, W) when every one is grey, else (T, H, W, 3)."""
-    frames = [pixels for _, pixels in media.read(None)]
-    if any(pixels.ndim == 3 for pixels in frames):
-        frames = [p if p.ndim == 3 else np.repeat(p[..., None], 3, axis=2) for p in frames]
-    return np.stack(frames)
+    grey = np.empty((media.frame_count, media.height_px, media.width_px), np.uint8)
+    colour: NDArray[np.uint8] | None = None
+    for index, pixels in media.read(None):
+        if colour is None and pixels.ndim == 3:
+            colour = np.repeat(grey[..., None], 3, axis=3)
+        if colour is None:
+            grey[index] = pixels
+        else:
+            colour[index] = pixels if pixels.ndim == 3 else pixels[..., None]
+    return grey if colour is None else colour
 
 
 def _scan_area(cone: Cone, media: Media) -> NDArray[np.bool_]:

@@ -24,7 +24,7 @@ class CleanFrames:
     """Frames after cleaning.
 
     Args:
-        frames: uint8, of the shape given.
+        frames: uint8, the array given.
         boxes: per frame, what was filled.
         is_doubtful: whether text was still found in a frame at the end.
     """
@@ -41,27 +41,28 @@ def clean_frames(frames: NDArray[np.uint8], inside: NDArray[np.bool_] | None, *,
     name may be shown for a moment only.
 
     Args:
-        frames: uint8, (T, H, W) or (T, H, W, 3). Not changed.
+        frames: uint8, (T, H, W) or (T, H, W, 3); changed in place, since a clip may fill the memory.
         inside: the scan area, bool (H, W); None where it is the whole frame.
         ocr: let the detector of the `[ocr]` extra look too.
 
     Raises:
         MissingExtra: `ocr` without the extra.
     """
-    clean = frames.copy()
-    if inside is not None:
-        clean[:, ~inside] = 0
-    standing = find_text_in_clip(clean, inside, ocr=ocr) if len(clean) > 1 else ()
+    outside = None if inside is None else ~inside
+    if outside is not None:
+        for pixels in frames:
+            pixels[outside] = 0
+    standing = find_text_in_clip(frames, inside, ocr=ocr) if len(frames) > 1 else ()
     removed: list[tuple[TextBox, ...]] = []
     doubtful = False
-    for index in range(len(clean)):
-        picture, boxes, rest = _clean_one(clean[index], inside, standing, ocr=ocr and len(clean) == 1)
-        clean[index] = picture
-        if inside is not None:
-            clean[index, ~inside] = 0  # a fill may spill over the outline
+    for pixels in frames:
+        picture, boxes, rest = _clean_one(pixels, inside, standing, ocr=ocr and len(frames) == 1)
+        pixels[...] = picture
+        if outside is not None:
+            pixels[outside] = 0  # a fill may spill over the outline
         removed.append(boxes)
         doubtful |= rest
-    return CleanFrames(frames=clean, boxes=tuple(removed), is_doubtful=doubtful)
+    return CleanFrames(frames=frames, boxes=tuple(removed), is_doubtful=doubtful)
 
 
 def _clean_one(
