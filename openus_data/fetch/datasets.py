@@ -154,14 +154,16 @@ def _fetch_one(card: Card, given: Path | None, run: _Run) -> DatasetReport:
         return report(state="failed", error=str(error))
     except OSError as error:
         words = os.strerror(error.errno) if error.errno else type(error).__name__
-        return report(state="failed", error=f"{card.id}: {words}")
+        return report(state="failed", error=words)
+    except Exception as error:  # the edge of one dataset: a fault of ours must not stop the others
+        return report(state="failed", error=f"a fault in openus-data itself: {type(error).__name__}; please report it")
 
 
 def _dry_run(card: Card, given: Path | None, run: _Run) -> DatasetReport:
     ledger = load_ledger(run.root / card.id, card.id)
     if given is not None:
         return DatasetReport(id=card.id, state="planned", warnings=card.warnings)
-    wanted = _plan(card, ledger, run)
+    wanted = [_with_size(w, run) for w in _plan(card, ledger, run)]
     archives = run.root / card.id / ARCHIVES_DIR
     files = tuple(
         FileReport(
@@ -170,6 +172,16 @@ def _dry_run(card: Card, given: Path | None, run: _Run) -> DatasetReport:
         for w in wanted
     )
     return DatasetReport(id=card.id, state="planned", files=files, warnings=card.warnings)
+
+
+def _with_size(want: Wanted, run: _Run) -> Wanted:
+    """For a dry run: what the host says of a file that is not listed anywhere."""
+    if want.size_bytes is not None or want.remote.through_page is not None:
+        return want
+    if want.remote.local is not None:
+        return replace(want, size_bytes=want.remote.local.stat().st_size if want.remote.local.is_file() else None)
+    size = run.engine.client.size(want.remote.url, where=want.name, credentials=want.remote.credentials)
+    return replace(want, size_bytes=size)
 
 
 def _fetch_locked(card: Card, given: Path | None, run: _Run) -> DatasetReport:

@@ -49,12 +49,11 @@ def require_permission(card: Card, accept: Collection[str], *, mirrored: bool) -
         NeedsPerson: registration, an agreement or a request stands before the data.
     """
     if card.needs_person and not mirrored:
-        raise NeedsPerson("only a person can obtain this dataset", where=card.id, next_step=f"begin at {card.homepage}")
+        raise NeedsPerson("only a person can obtain this dataset", next_step=f"begin at {card.homepage}")
     if card.access == "open" or card.id in accept:
         return
     raise NeedsPerson(
         f"its terms ask for {card.access.replace('-', ' ')}",
-        where=card.id,
         next_step=f"read and accept them at {card.homepage}, then add --accept {card.id}",
     )
 

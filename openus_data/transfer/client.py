@@ -108,14 +108,16 @@ class Client:
         where: str,
         headers: Mapping[str, str] | None = None,
         credentials: Mapping[str, str] | None = None,
+        method: str = "GET",
     ) -> Iterator[Answer]:
-        """Send a GET and follow redirects.
+        """Send a request and follow redirects.
 
         Args:
             url: http or https.
             where: how messages name it.
             headers: sent at every hop.
             credentials: headers sent to the first host alone.
+            method: GET or HEAD.
 
         Yields:
             An answer with status 200, 206 or 416.
@@ -129,7 +131,7 @@ class Client:
             if self._stop.is_set():
                 raise Stopped
             secret = credentials if credentials and _origin(url) == _origin(first) else {}
-            response = self._send(url, {**(headers or {}), **secret}, where)
+            response = self._send(method, url, {**(headers or {}), **secret}, where)
             try:
                 target = _redirect_target(response, url, where)
                 if target is None:
@@ -142,6 +144,15 @@ class Client:
             finally:
                 _finish(response)
         raise SourceRefused("too many redirects", where=where, expected=f"at most {self.policy.max_redirects}")
+
+    def size(self, url: str, *, where: str, credentials: Mapping[str, str] | None = None) -> int | None:
+        """Bytes of a file by a HEAD request; None where the host does not say, or does not answer such requests."""
+        try:
+            headers = {"Accept-Encoding": "identity"}
+            with self.open(url, where=where, headers=headers, credentials=credentials, method="HEAD") as answer:
+                return answer.length if "html" not in answer.headers.get("Content-Type", "") else None
+        except SourceError:
+            return None
 
     def text(self, url: str, *, where: str, credentials: Mapping[str, str] | None = None) -> str:
         """The body of a listing as text, tried again as the policy says."""
@@ -176,13 +187,13 @@ class Client:
             raise SourceRefused("the listing is not JSON", where=where, got=repr(body[:40])) from error
         return parsed
 
-    def _send(self, url: str, headers: Mapping[str, str], where: str) -> requests.Response:
+    def _send(self, method: str, url: str, headers: Mapping[str, str], where: str) -> requests.Response:
         if urlsplit(url).scheme not in ("http", "https"):
             raise SourceRefused("not a web address", where=where, expected="http or https")
         session = self._session()
         url, login = _without_login(url)
         proxies, stored_login = _environment(*_origin(url))
-        request = _prepare(url, headers, login or stored_login, session)
+        request = _prepare(method, url, headers, login or stored_login, session)
         try:
             response = session.get_adapter(url).send(
                 request,
@@ -194,7 +205,7 @@ class Client:
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise _transport_error(error, where) from error
         if "Set-Cookie" in response.headers:
-            extract_cookies_to_jar(session.cookies, request, response.raw)  # type: ignore[no-untyped-call]  # requests has no types there
+            extract_cookies_to_jar(session.cookies, request, response.raw)  # type: ignore[no-untyped-call]
         return response
 
     def _session(self) -> requests.Session:
@@ -205,11 +216,11 @@ class Client:
 
 
 def _prepare(
-    url: str, headers: Mapping[str, str], login: tuple[str, str] | None, session: requests.Session
+    method: str, url: str, headers: Mapping[str, str], login: tuple[str, str] | None, session: requests.Session
 ) -> requests.PreparedRequest:
-    """What Session.prepare_request makes of a plain GET, without what it asks again for each of thousands of files."""
+    """What Session.prepare_request makes of a request, without what it asks anew for each of thousands of files."""
     request = requests.PreparedRequest()
-    request.method, request.url, request.hooks = "GET", requote_uri(url), {}
+    request.method, request.url, request.hooks = method, requote_uri(url), {}
     request.headers = CaseInsensitiveDict({**_ALWAYS, **headers})
     if login is not None and "Authorization" not in request.headers:
         request.prepare_auth(HTTPBasicAuth(*login), url)

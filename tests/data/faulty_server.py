@@ -126,6 +126,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._serve(asked, path, content, fault, argument)
         return None
 
+    def do_HEAD(self) -> None:
+        path = unquote(urlsplit(self.path).path).lstrip("/")
+        content = self.owner.files.get(path)
+        self._head(404 if content is None else 200, {"Content-Length": str(len(content or b""))})
+
     def _serve(self, asked: Asked, path: str, content: bytes, fault: str, argument: str) -> None:
         if fault == "changed":  # the file changed for good
             content = self.owner.files[path] = argument.encode() * (len(content) // len(argument))

@@ -312,10 +312,11 @@ def test_links_in_a_given_folder_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "root" / "toy" / "files").exists()
 
 
-def test_a_dry_run_shows_files_bytes_and_free_disk_and_writes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("published", [True, False])
+def test_a_dry_run_shows_files_bytes_and_free_disk_and_writes_nothing(tmp_path: Path, published: bool) -> None:
     with FaultyServer({"a.zip": ARCHIVE}) as server:
         cards = [
-            make_card(tmp_path, download(server.url("a.zip"), bytes=len(ARCHIVE))),
+            make_card(tmp_path, download(server.url("a.zip"), **({"bytes": len(ARCHIVE)} if published else {}))),
             make_card(tmp_path, MANUAL, identifier="hand", access="registration", **STEPS),
         ]
         report = run(cards, tmp_path, dry_run=True)

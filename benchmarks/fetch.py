@@ -1,0 +1,170 @@
+"""Overhead of `openus-data fetch` against curl on loopback, and its peak memory.
+
+    python benchmarks/fetch.py [--megabytes 1000] [--files 2000] [--repeat 3]
+
+Both sides fetch from the same server (its own process). The whole of `fetch` is timed, with its checks, its ledger and the
+start of Python; `fetch` also copies what it got into files/, which curl does not: so the card's files are taken with a
+card whose tree is one small file more, and the time of the copy is shown apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SERVER = """
+import http.server, os, sys
+os.chdir(sys.argv[1])
+class Handler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16
+    disable_nagle_algorithm = True
+    def log_message(self, *a): pass
+    def copyfile(self, source, out):
+        out.flush()
+        size = os.fstat(source.fileno()).st_size
+        at = 0
+        while at < size:
+            at += os.sendfile(self.connection.fileno(), source.fileno(), at, size - at)
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+Server(("127.0.0.1", int(sys.argv[2])), Handler).serve_forever()
+"""
+FETCH = """
+import sys
+from pathlib import Path
+from openus_data.card import load_card
+from openus_data.fetch import fetch
+import openus_data.fetch.datasets as datasets
+began_tree = []
+if sys.argv[3] == "no-tree":
+    datasets.build_tree = lambda *a, **k: True
+report = fetch([load_card(Path(sys.argv[1]))], Path(sys.argv[2]), quiet=True)
+peak = next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]
+print(peak)
+sys.exit(report.exit_code)
+"""
+CARD = """
+id = "bench"
+title = "Bench"
+homepage = "https://example.org"
+role = "pretrain"
+access = "open"
+host = "loopback"
+organ = "breast"
+anatomy = ["breast"]
+[citation]
+text = "none"
+[license]
+spdx = "CC0-1.0"
+class = "attribution"
+redistributable = true
+[[images]]
+match = ["**/*"]
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def make_files(folder: Path, count: int, size: int) -> dict[str, str]:
+    """Files of random bytes; returns their SHA-256 by name."""
+    sums = {}
+    for index in range(count):
+        name, digest = f"{index:05d}.bin", hashlib.sha256()
+        with (folder / name).open("wb") as handle:
+            for at in range(0, size, 1 << 20):
+                block = os.urandom(min(1 << 20, size - at))
+                digest.update(block)
+                handle.write(block)
+        sums[name] = digest.hexdigest()
+    return sums
+
+
+def write_card(folder: Path, base: str, sums: dict[str, str]) -> Path:
+    entries = "".join(
+        f'[[downloads]]\nsource = "http"\nlocator = "{base}/{n}"\nfilename = "{n}"\nchecksum = "sha256:{s}"\n'
+        for n, s in sums.items()
+    )
+    (folder / "bench.toml").write_text(CARD + entries)
+    return folder / "bench.toml"
+
+
+def curl(base: str, names: list[str], out: Path) -> float:
+    """One curl process for all files, over one connection."""
+    out.mkdir()
+    config = out.with_suffix(".curl")
+    config.write_text("".join(f'url = "{base}/{n}"\noutput = "{out}/{n}"\n' for n in names))
+    began = time.perf_counter()
+    subprocess.run(["curl", "-sS", "--fail", "-K", str(config)], check=True)
+    return time.perf_counter() - began
+
+
+def fetch(card: Path, out: Path, tree: str) -> tuple[float, int]:
+    """Seconds and peak memory in kB."""
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", FETCH, str(card), str(out), tree], check=True, capture_output=True, text=True
+    )
+    return time.perf_counter() - began, int(done.stdout.split()[0])
+
+
+def compare(work: Path, title: str, count: int, size: int, repeat: int) -> None:
+    served = work / "served"
+    served.mkdir()
+    sums = make_files(served, count, size)
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen([sys.executable, "-c", SERVER, str(served), str(port)])
+    try:
+        card = write_card(work, base, sums)
+        while socket.socket().connect_ex(("127.0.0.1", port)):
+            time.sleep(0.05)
+        rows = []
+        for _ in range(repeat):
+            row = [curl(base, list(sums), work / "curl"), *fetch(card, work / "root", "no-tree")]
+            shutil.rmtree(work / "root")
+            row.append(fetch(card, work / "root", "tree")[0])
+            rows.append(row)
+            shutil.rmtree(work / "curl")
+            shutil.rmtree(work / "root")
+    finally:
+        server.kill()
+        server.wait()
+    shutil.rmtree(served)
+    ratio = statistics.median(r[1] / r[0] for r in rows)
+    middle = [statistics.median(column) for column in zip(*rows, strict=True)]
+    print(
+        f"{title:<22}{middle[0]:>9.2f}{middle[1]:>10.2f}{ratio:>8.2f}{middle[3]:>15.2f}{middle[2] / 1000:>12.0f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=int, default=1000)
+    parser.add_argument("--files", type=int, default=2000)
+    parser.add_argument("--repeat", type=int, default=3)
+    options = parser.parse_args()
+    print(f"{'':<22}{'curl s':>9}{'fetch s':>10}{'ratio':>8}{'with files/ s':>15}{'peak MB':>12}")
+    with tempfile.TemporaryDirectory() as work:
+        if options.megabytes:
+            compare(Path(work), f"1 x {options.megabytes} MB", 1, options.megabytes * 1_000_000, options.repeat)
+        if options.files:
+            compare(Path(work), f"{options.files} x 50 kB", options.files, 50_000, options.repeat)
+
+
+if __name__ == "__main__":
+    main()
