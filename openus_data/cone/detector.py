@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from openus_data.cone.classify import to_cone
 from openus_data.cone.complete import complete
+from openus_data.cone.confidence import REGION_ONLY, confidence
 from openus_data.cone.evidence import Evidence, gather
-from openus_data.cone.outline import box_polygon, join, make_cone, no_cone
+from openus_data.cone.outline import box_polygon, join, make_cone, no_cone, raster
 from openus_data.cone.panels import find_panels
 from openus_data.cone.profile import Mask
 from openus_data.cone.refine import refine
@@ -20,6 +21,10 @@ from openus_data.cone.temporal import project
 from openus_data.records import Box, Cone, Region
 
 _REACH_CELLS = 2.0
+_LEAST_SIDE_PX = 16
+_LEAST_PART, _LEAST_EXTENT = 0.02, 0.1
+_SURE = 0.9
+_WITHIN_PRIOR = 0.97
 
 
 def detect(frames: NDArray[np.uint8], *, regions: Sequence[Region] = (), prior: Cone | None = None) -> Cone:
@@ -38,24 +43,42 @@ def detect(frames: NDArray[np.uint8], *, regions: Sequence[Region] = (), prior: 
     """
     grey, spread = project(frames)
     height, width = grey.shape
+    if min(height, width) < _LEAST_SIDE_PX:
+        return no_cone("image")
     boxes = scan_boxes(regions, height, width)
-    evidence = gather(grey, spread)
-    seen = "temporal" if spread is not None else "image"
-    if boxes:
-        cone = join([_within(evidence, box, f"regions+{seen}") for box in boxes], height, width)
-    else:
-        cone = _anywhere(evidence, seen)
-    return prior if prior is not None and cone.geometry == "none" else cone
+    cone = _look(gather(grey, spread), boxes, "image" if spread is None else "temporal")
+    if spread is not None and cone.confidence < _SURE:  # frames of several layouts, perhaps
+        first, _ = project(frames[0])
+        cone = max(cone, _look(gather(first), boxes, "image"), key=lambda candidate: candidate.confidence)
+    return cone if prior is None else _remembered(cone, prior, height, width)
 
 
-def _anywhere(evidence: Evidence, method: str) -> Cone:
-    """The scan area or areas of a frame about which nothing is known."""
+def _remembered(cone: Cone, prior: Cone, height: int, width: int) -> Cone:
+    """The scanner's usual scan area, where this frame is less sure of its own and shows nothing outside it."""
+    if cone.geometry == "none":
+        return prior
+    found, usual = raster(cone, height, width), raster(prior, height, width)
+    within = (found & usual).sum() >= _WITHIN_PRIOR * found.sum()
+    return prior if within and cone.confidence < prior.confidence else cone
+
+
+def _look(evidence: Evidence, boxes: Sequence[Box], seen: str) -> Cone:
+    """The scan area of one picture, in the boxes of its regions or anywhere."""
     height, width = evidence.grey.shape
+    if boxes:
+        return join([_within(evidence, box, f"regions+{seen}") for box in boxes], height, width)
     single = search(evidence)
-    if single is None:
-        return no_cone(method)
+    if single is None or _too_small(single, evidence):
+        return no_cone(seen)
     panels = find_panels(evidence, single) or [single]
-    return join([_found_cone(panel, evidence, method) for panel in panels], height, width)
+    return join([_found_cone(panel, evidence, seen) for panel in panels], height, width)
+
+
+def _too_small(found: Found, evidence: Evidence) -> bool:
+    """Whether this is a bar or a button rather than a scan area."""
+    height, width = evidence.level.shape
+    extent = np.ptp(found.shape.outline(), axis=0)
+    return bool(found.score.area < _LEAST_PART * height * width or (extent < _LEAST_EXTENT * min(height, width)).any())
 
 
 def _within(evidence: Evidence, box: Box, method: str) -> Cone:
@@ -67,7 +90,7 @@ def _within(evidence: Evidence, box: Box, method: str) -> Cone:
         cone = _found_cone(found, evidence, method)
         if (cone.box[2] - cone.box[0]) * (cone.box[3] - cone.box[1]) >= 0.4 * (x1 - x0) * (y1 - y0):
             return cone
-    return make_cone("linear", box_polygon(box), height=height, width=width, confidence=0.4, method="regions")
+    return make_cone("linear", box_polygon(box), height=height, width=width, confidence=REGION_ONLY, method="regions")
 
 
 def _cells(evidence: Evidence, box: Box) -> Mask:
@@ -83,5 +106,4 @@ def _found_cone(found: Found, evidence: Evidence, method: str) -> Cone:
     scale = evidence.scale
     shape = refine(found.shape.scaled(*scale), evidence.distance, _REACH_CELLS * max(scale))
     shape = complete(shape, evidence.distance)
-    confidence = min(1.0, max(0.05, found.merit / 1.6))
-    return to_cone(shape, height, width, confidence=confidence, method=method)
+    return to_cone(shape, height, width, confidence=confidence(found.merit), method=method)
