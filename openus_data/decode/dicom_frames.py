@@ -222,6 +222,7 @@ def unpack_with_ffmpeg(raw: bytes, codec: str, what: str) -> NDArray[Any]:
 
     Raises:
         DecodeError: damaged or cut short.
+        UnsupportedFormat: a variant that ffmpeg does not know (near-lossless by sample).
     """
     if b"\xff\xd9" not in raw[-16:]:
         raise DecodeError(f"{what} frame cut short", next_step="fetch the file again")
@@ -231,7 +232,10 @@ def unpack_with_ffmpeg(raw: bytes, codec: str, what: str) -> NDArray[Any]:
         context.options = {"err_detect": "explode"}
         packet = av.Packet(raw)
         packet.time_base = Fraction(1, 1)
-        frames = [*context.decode(packet), *context.decode(None)]
+        try:
+            frames = [*context.decode(packet), *context.decode(None)]
+        except av.error.PatchWelcomeError:
+            raise UnsupportedFormat(f"{what} of a kind that is not read", next_step="convert the file") from None
         if not frames or not isinstance(frames[0], av.VideoFrame) or frames[0].is_corrupt:
             raise DecodeError(f"{what} frame is damaged", next_step="fetch the file again")
         samples = frames[0].to_ndarray()

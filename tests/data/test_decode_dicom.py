@@ -96,6 +96,11 @@ def test_samples_of_other_codecs_equal_the_reference(name: str) -> None:
     assert np.array_equal(whole, np.asarray(truth))
 
 
+def test_a_variant_without_a_decoder_is_unsupported_and_not_damaged() -> None:
+    with pytest.raises(UnsupportedFormat, match="JPEG-LS of a kind"):
+        decode(Path(str(get_testdata_file("SC_rgb_jls_lossy_sample.dcm"))))
+
+
 def test_jpeg_frames_equal_a_jpeg_file_of_the_same_bytes(tmp_path: Path) -> None:
     streams = [hostile.jpeg(picture) for picture in STACK]
     media = load(tmp_path, hostile.encapsulated(streams, GREY, hostile.JPEG_BASELINE))
