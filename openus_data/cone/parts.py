@@ -19,6 +19,7 @@ from openus_data.cone.profile import Mask
 _OPEN = np.ones((3, 3), np.uint8)
 _LEAST_CELLS = 60
 _BESIDE_AREA = 0.2
+_WORD_TALL, _WORD_WIDE = 0.07, 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,8 @@ def groups(parts: Parts) -> Iterator[Group]:
     overlap = np.minimum(box[others, 2], x1) - np.maximum(box[others, 0], x0)
     width = box[others, 2] - box[others, 0]
     large = (width > 0.35 * (x1 - x0)) | (area[others] > 0.08 * area[main])
-    stacked = others[(overlap > 0.7 * width) & large]
+    words = (box[others, 3] - box[others, 1] < _WORD_TALL * len(parts.labels)) & (width < _WORD_WIDE * (x1 - x0))
+    stacked = others[(overlap > 0.7 * width) & large & ~words]
     yield Group(mask=parts.mask(np.append(stacked, main)), price=0.0)
     if len(stacked):
         slack = 0.03 * (x1 - x0)

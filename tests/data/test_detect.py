@@ -53,3 +53,11 @@ def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(tmp_path: Path) ->
 def test_a_missing_path_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         detect_paths([tmp_path / "nowhere.png"])
+
+
+def test_the_panels_of_a_dual_screen_are_a_list_of_polygons(tmp_path: Path) -> None:
+    path = tmp_path / "dual.png"
+    cv2.imwrite(str(path), phantom(12, geometry="multi", width=480, height=320).image)
+    entry = json.loads(json.dumps(detect_paths([path]).to_json()))["detections"][0]
+    assert entry["geometry"] == "multi"
+    assert len(entry["polygon"]) == 2 and len(entry["polygon"][0][0]) == 2

@@ -1,0 +1,65 @@
+"""A scan area remembered per scanner."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from openus_data.cone import Consensus
+from openus_data.cone.consensus import box_overlap
+from openus_data.records import Box, Cone
+
+
+def linear(box: Box) -> Cone:
+    """A rectangular scan area."""
+    x0, y0, x1, y1 = box
+    corners = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
+    return Cone(geometry="linear", polygon=corners, box=box, confidence=0.8, method="image")
+
+
+USUAL = linear((100, 50, 500, 450))
+
+
+def test_what_most_images_agree_on_is_recalled() -> None:
+    memory = Consensus()
+    for _ in range(6):
+        memory.add("scanner", USUAL)
+    memory.add("scanner", linear((100, 50, 300, 200)))
+    recalled = memory.recall("scanner")
+    assert recalled is not None and recalled.box == USUAL.box
+    assert recalled.method == "consensus" and 0.8 < recalled.confidence < 1
+    assert memory.recall("another") is None
+
+
+def test_few_or_quarrelling_images_say_nothing() -> None:
+    memory = Consensus(least=3)
+    memory.add("few", USUAL)
+    for offset in range(0, 400, 100):
+        memory.add("quarrel", linear((offset, 0, offset + 100, 100)))
+    assert memory.recall("few") is None and memory.recall("quarrel") is None
+
+
+def test_the_answer_does_not_depend_on_the_order_of_images() -> None:
+    cones = [linear((100, 50, 500, 450 - i)) for i in range(9)]
+    answers = set()
+    for seed in range(4):
+        shuffled = random.Random(seed).sample(cones, len(cones))
+        memory = Consensus()
+        for cone in shuffled:
+            memory.add("scanner", cone)
+        recalled = memory.recall("scanner")
+        assert recalled is not None
+        answers.add(recalled.box)
+    assert len(answers) == 1
+
+
+def test_frames_without_echo_do_not_vote() -> None:
+    memory = Consensus(least=1)
+    memory.add("scanner", replace(USUAL, geometry="none", polygon=(), box=(0, 0, 0, 0)))
+    assert memory.recall("scanner") is None
+
+
+def test_boxes_overlap_by_their_areas() -> None:
+    assert box_overlap((0, 0, 10, 10), (0, 0, 10, 10)) == 1
+    assert box_overlap((0, 0, 10, 10), (10, 0, 20, 10)) == 0
+    assert abs(box_overlap((0, 0, 10, 10), (0, 0, 10, 5)) - 0.5) < 1e-9

@@ -1,0 +1,144 @@
+"""The scan-cone detector on phantoms with exact truth, and its floor on real pictures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from openus_data.cone import detect, raster
+from openus_data.cone.outline import signed_area
+from openus_data.phantom import Phantom, phantom
+from openus_data.records import Cone, Geometry, Region
+
+NAMES = {"fan": "curvilinear", "phased": "sector", "precropped": "full"}
+
+
+def overlap(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """Intersection over union."""
+    return float((one & other).sum() / max(1, (one | other).sum()))
+
+
+def quality(made: Phantom, cone: Cone) -> float:
+    """Overlap of a detection with a phantom's truth."""
+    return overlap(raster(cone, *made.inside.shape), made.inside)
+
+
+@pytest.mark.parametrize("geometry", ["sector", "curvilinear", "linear", "trapezoid", "multi"])
+@pytest.mark.parametrize(
+    "conditions", [(), ("text_touching", "ecg"), ("chrome",), ("white_page",), ("jpeg", "low_gain")]
+)
+def test_phantoms_of_every_geometry_are_found_under_every_interface(
+    geometry: Geometry, conditions: tuple[str, ...]
+) -> None:
+    made = phantom(41, geometry=geometry, width=640, height=480, conditions=conditions)
+    cone = detect(made.image)
+    assert cone.geometry == geometry
+    assert quality(made, cone) > 0.96
+    assert (made.inside & ~raster(cone, 480, 640)).sum() < 0.02 * made.inside.sum()
+
+
+@pytest.mark.parametrize("geometry", ["sector", "curvilinear"])
+def test_the_dark_half_of_a_fan_is_kept(geometry: Geometry) -> None:
+    made = phantom(303, geometry=geometry, conditions=("edge_shadow",))
+    assert quality(made, detect(made.image)) > 0.95
+
+
+def test_a_spectral_strip_is_no_part_of_the_scan_area() -> None:
+    made = phantom(8, geometry="curvilinear", conditions=("duplex",))
+    cone = detect(made.image)
+    assert quality(made, cone) > 0.95 and cone.box[3] < 0.65 * 600
+
+
+def test_an_inverted_probe_is_found_and_said_to_be_inverted() -> None:
+    made = phantom(21, geometry="sector", conditions=("inverted",))
+    cone = detect(made.image)
+    assert quality(made, cone) > 0.95 and cone.parameters["inverted"] == 1.0
+
+
+def test_mirroring_the_picture_mirrors_the_detection() -> None:
+    made = phantom(5, geometry="curvilinear", conditions=("dark_far",))
+    plain = raster(detect(made.image), 600, 800)
+    mirrored = raster(detect(np.ascontiguousarray(made.image[:, ::-1])), 600, 800)[:, ::-1]
+    assert overlap(plain, mirrored) > 0.97
+
+
+def test_a_cropped_picture_is_full_and_a_page_without_echo_none() -> None:
+    assert detect(phantom(2, geometry="full", interface=False).image).geometry == "full"
+    assert detect(phantom(2, geometry="none").image).geometry == "none"
+    assert detect(np.zeros((300, 400), np.uint8)).geometry == "none"
+    assert detect(np.zeros((3, 3), np.uint8)).geometry == "none"
+
+
+def test_the_same_pixels_as_grey_colour_or_one_frame_clip_give_the_same_cone() -> None:
+    grey = phantom(6, geometry="linear", width=320, height=240).image
+    first = detect(grey)
+    assert detect(np.repeat(grey[..., None], 3, axis=2)) == first
+    assert detect(grey[None]).polygon == first.polygon
+
+
+def test_a_clip_is_found_from_what_moves() -> None:
+    made = phantom(9, geometry="sector", width=400, height=300, frames=6, conditions=("ecg",))
+    cone = detect(made.frames)
+    assert cone.method == "temporal" and quality(made, cone) > 0.95
+
+
+def test_regions_name_the_panel_and_stand_in_where_there_is_no_echo() -> None:
+    made = phantom(12, geometry="multi", width=640, height=480)
+    left = made.cone.panels[0]
+    region = Region(box=left.box, spatial_format=1, data_type=1, spacing_mm=None)
+    cone = detect(made.image, regions=(region,))
+    assert cone.geometry == left.geometry and cone.method == "regions+image"
+    spectral = replace(region, spatial_format=3)
+    assert detect(made.image, regions=(spectral,)).geometry == "multi"
+    dark = detect(np.zeros((480, 640), np.uint8), regions=(region,))
+    assert dark.box == left.box and dark.method == "regions" and dark.confidence < 0.5
+
+
+def test_a_prior_stands_in_for_a_dark_frame_but_not_for_a_clear_one() -> None:
+    made = phantom(14, geometry="linear", width=320, height=240)
+    prior = replace(made.cone, method="consensus")
+    assert detect(np.zeros((240, 320), np.uint8), prior=prior) == prior
+    elsewhere = replace(prior, polygon=((0, 0), (9, 0), (9, 9), (0, 9)), box=(0, 0, 9, 9))
+    assert quality(made, detect(made.image, prior=elsewhere)) > 0.95
+
+
+def test_polygons_are_clockwise_within_the_frame_and_in_their_box() -> None:
+    geometries: tuple[Geometry, ...] = ("sector", "curvilinear", "linear", "trapezoid")
+    for seed, geometry in enumerate(geometries):
+        cone = detect(phantom(60 + seed, geometry=geometry, width=320, height=240).image)
+        vertices = np.array(cone.polygon)
+        assert signed_area(vertices) > 0
+        assert vertices.min() >= 0 and vertices[:, 0].max() <= 320 and vertices[:, 1].max() <= 240
+        assert (vertices >= cone.box[:2]).all() and (vertices <= cone.box[2:]).all()
+        assert 0 <= cone.confidence <= 1
+
+
+def test_other_types_are_refused() -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        detect(np.zeros((10, 10), np.float32))
+
+
+def test_real_pictures_keep_their_floor(realdata: Path) -> None:
+    """Every third annotated picture; the whole set is the business of benchmarks/cone.py."""
+    entries = [e for e in json.loads((realdata / "annotations.json").read_text())["images"] if not e.get("ambiguous")]
+    overlaps, named = [], []
+    for entry in entries[::3]:
+        picture = cv2.imread(str(realdata / (entry.get("frame_png") or entry["file"])))
+        assert picture is not None
+        truth = np.zeros(picture.shape[:2], np.bool_)
+        for drawn in entry["cones"]:
+            vertices = tuple((x, y) for x, y in drawn["polygon"])
+            part = Cone(geometry="linear", polygon=vertices, box=(0, 0, 1, 1), confidence=1, method="hand")
+            truth |= raster(part, *truth.shape)
+        cone = detect(np.ascontiguousarray(picture[..., ::-1]))
+        overlaps.append(overlap(raster(cone, *truth.shape), truth))
+        wanted = "multi" if len(entry["cones"]) > 1 else NAMES.get(entry["geometry"], entry["geometry"])
+        named.append(cone.geometry == wanted)
+    assert np.mean(overlaps) > 0.97 and np.percentile(overlaps, 10) > 0.93
+    assert np.mean(named) > 0.9

@@ -1,0 +1,43 @@
+"""What counts as background, chrome and echo."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from openus_data.cone.confidence import confidence
+from openus_data.cone.evidence import background_levels, gather
+from openus_data.cone.parts import find_parts
+
+
+def test_flat_levels_on_the_rim_are_background_and_speckle_is_not() -> None:
+    rng = np.random.default_rng(0)
+    assert background_levels(np.full((90, 120), 57, np.uint8)) == (57,)
+    assert background_levels(rng.integers(0, 255, (90, 120), dtype=np.uint8)) == ()
+    header = np.zeros((90, 120), np.uint8)
+    header[:20] = 94
+    assert set(background_levels(header)) == {0, 94}
+
+
+def test_strokes_of_text_are_no_echo_and_buttons_are_chrome() -> None:
+    frame = np.zeros((600, 800), np.uint8)
+    cv2.putText(frame, "DOE JANE 12:31", (100, 100), cv2.FONT_HERSHEY_SIMPLEX, 0.6, 255, 1, cv2.LINE_AA)
+    frame[300:360, 600:700] = 120
+    evidence = gather(frame)
+    sx, sy = evidence.scale
+    assert find_parts(evidence, 0) is None
+    assert evidence.chrome[int(330 / sy), int(650 / sx)]
+
+
+def test_a_dark_scan_area_one_level_above_black_is_seen() -> None:
+    frame = np.zeros((600, 800), np.uint8)
+    frame[100:500, 200:600] = 1
+    evidence = gather(frame)
+    sx, sy = evidence.scale
+    assert (evidence.level[int(150 / sy) : int(450 / sy), int(250 / sx) : int(550 / sx)] >= 1).all()
+
+
+def test_confidence_rises_with_merit_and_stays_a_probability() -> None:
+    values = [confidence(merit) for merit in np.linspace(-3, 3, 50)]
+    assert values == sorted(values)
+    assert 0 < values[0] < values[-1] < 1
