@@ -92,6 +92,8 @@ def plan_crops(
 
 def _inside(part: Cone, box: Box, height: int, width: int) -> Pixels | None:
     """The scan area within the box as 0 and 255, or None where it fills the box."""
+    if part.geometry == "full" and not part.panels:
+        return None
     mask = cones.raster(part, height, width)[box[1] : box[3], box[0] : box[2]]
     return None if mask.all() else np.asarray(mask, dtype=np.uint8) * 255
 

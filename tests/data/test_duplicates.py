@@ -108,3 +108,13 @@ def test_equal_keys_are_joined() -> None:
     labels = np.arange(5, dtype=np.int64)
     duplicates.join_equal(labels, np.array([b"b", b"a", b"b", b"c", b"a"], dtype="S1"))
     assert list(labels) == [0, 1, 0, 3, 1]
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 9))
+def test_a_thumbnail_is_the_mean_of_each_cell(height: int, width: int, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    blown_up = np.repeat(
+        np.repeat(pixels, 32, axis=0), 32, axis=1
+    )  # a cell of the thumbnail is height x width of these
+    means = blown_up.reshape(32, height, 32, width).mean(axis=(1, 3))
+    assert np.abs(duplicates.thumbnail(pixels) - means).max() <= 0.5 + 1e-6
