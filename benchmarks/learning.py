@@ -46,13 +46,6 @@ FRAMES_PER_CLIP = 8
 SIDE_PX = 256
 FEATURE_PX = 128
 NEIGHBOURS = 5
-BASE = (
-    "engine.threads=1",
-    "engine.log_every=25",
-    "engine.figure_every=0",
-    "engine.checkpoint_every=100000",
-    "engine.tensorboard=false",
-)
 SETTINGS: dict[str, tuple[str, ...]] = {
     "self-adaptive, difficulty table": (),
     "self-adaptive, difficulty same step": ("masking.difficulty=same_step",),
@@ -63,8 +56,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         "head.teacher=released",
     ),
     "inside the cone": ("masking.inside_share=0.5", "views.inside_share=0.5"),
-    "koleo 0.1": ("losses.koleo=0.1",),
-    "sinkhorn": ("losses.centring=sinkhorn",),
+    "no koleo": ("losses.koleo=0",),
+    "running centre": ("losses.centring=mean",),
     "gain, TGC, lateral blur": (
         "views.gain_db=6", "views.tgc_db=3", "views.attenuation_db=6", "views.lateral_blur_px=1.5",
     ),
@@ -177,7 +170,7 @@ def interval(scores: NDArray[np.float64]) -> tuple[float, float, float]:
 def run(setting: str, seed: int, arguments: argparse.Namespace, corpus: Corpus) -> dict[str, float]:
     """Pretrain once (unless it was done) and score the teacher."""
     folder = arguments.work / f"{re.sub('[^a-z0-9]+', '-', setting)}-{seed}"
-    overrides = (*BASE, f"engine.seed={seed}", f"schedule.steps={arguments.steps}", *arguments.set, *SETTINGS[setting])
+    overrides = (f"engine.seed={seed}", *arguments.set, *SETTINGS[setting])
     pretrain(arguments.recipe, corpus.root, folder, overrides, resume=True, quiet=True)
     return right_by_source(features(read_backbone(folder).eval(), corpus), corpus)
 
@@ -187,8 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--realdata", type=Path, default=Path("../shared/realdata"))
     parser.add_argument("--work", type=Path, default=Path("learning"))
-    parser.add_argument("--recipe", default="quickstart")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--recipe", default=str(Path(__file__).with_suffix(".yaml")))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS))
     parser.add_argument("--set", nargs="*", default=[], help="further overrides of the recipe")
