@@ -192,12 +192,12 @@ class Part:
         self.path = target.with_name(f"{target.name}{PART_SUFFIX}")
         self.state_path = target.with_name(f"{target.name}.state{PART_SUFFIX}")
         self.bad_path = target.with_name(f"{target.name}.bad")
-        self._has_state = self.state_path.exists()
-        self.version: Version | None = self._read_state() if self._has_state else None
-        self._algorithms = {*algorithms, *(("md5",) if self.version and self.version.md5 else ())}
         self._reserve = reserve_bytes
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         self.held = os.fstat(self._descriptor).st_size
+        self._has_state = self.held > 0  # a state without bytes says nothing
+        self.version: Version | None = self._read_state() if self.held else None
+        self._algorithms = {*algorithms, *(("md5",) if self.version and self.version.md5 else ())}
         self._digests = RunningDigests(self._algorithms)
         self._digested = 0
         self._unchecked = 0
