@@ -1,0 +1,99 @@
+"""Have the weights seen what they would be tested on? Refused unless allowed, and said in the scores either way.
+
+A run keeps `seen.parquet`, a row per image of its pretraining corpus; exported weights carry it on. An image counts as
+seen when its pixels, its subject or its near-duplicate group are there, or its perceptual hash is near (32 of 256
+bits).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from openus_model.corpus import Corpus
+from openus_model.errors import ContaminatedError
+
+SEEN: Final = "seen.parquet"
+COLUMNS: Final = ("dataset", "subject_id", "duplicate_group", "pixel_sha256", "phash")
+NEAR_BITS: Final = 32
+_CHUNK: Final = 256
+
+
+def write_seen(folder: Path, corpus: Corpus) -> None:
+    """Keep what a run trains on, beside its weights; whole or not at all."""
+    aside = folder / f".{SEEN}.{os.getpid()}.part"
+    pq.write_table(corpus.table.select(COLUMNS), aside, compression="zstd")
+    aside.replace(folder / SEEN)
+
+
+def seen_in_pretraining(weights: Path, corpus: Corpus, rows: NDArray[np.int64]) -> dict[str, Any]:
+    """How many of these rows the weights have seen, and by what evidence.
+
+    Returns:
+        `{"known", "images", "by"}`; `known` is false where the weights do not say what they were trained on.
+    """
+    path = weights / SEEN
+    if not path.is_file():
+        return {"known": False, "images": None, "by": {}}
+    seen = pq.read_table(path, partitioning=None)
+    mine = corpus.table.select(COLUMNS).take(pa.array(rows))
+    flags = {
+        "pixels": _is_in(mine, seen, ("pixel_sha256",)),
+        "subject": _is_in(mine, seen, ("dataset", "subject_id")),
+        "duplicate_group": _is_in(mine, seen, ("duplicate_group",)),
+        "perceptual_hash": _is_near(mine, seen),
+    }
+    together = np.logical_or.reduce(list(flags.values()))
+    return {
+        "known": True,
+        "images": int(together.sum()),
+        "of": len(rows),
+        "by": {name: int(flag.sum()) for name, flag in flags.items()},
+    }
+
+
+def refuse_contaminated(found: dict[str, Any], dataset: str, allowed: bool) -> None:
+    """Raise unless the weights are clean, unknown, or contamination was allowed.
+
+    Raises:
+        ContaminatedError: with the count and the way on.
+    """
+    if found["known"] and found["images"] and not allowed:
+        raise ContaminatedError(
+            f"these weights have seen {found['images']} of {found['of']} test images or their subjects",
+            where=dataset,
+            next_step="evaluate weights pretrained without them, or add --allow-contaminated",
+        )
+
+
+def _is_in(mine: pa.Table, seen: pa.Table, columns: tuple[str, ...]) -> NDArray[np.bool_]:
+    known = set(zip(*(seen.column(c).to_pylist() for c in columns), strict=True))
+    rows = zip(*(mine.column(c).to_pylist() for c in columns), strict=True)
+    return np.array([None not in row and row in known for row in rows], bool)
+
+
+def _is_near(mine: pa.Table, seen: pa.Table) -> NDArray[np.bool_]:
+    hashes, known = _words(mine, 1), _words(seen, 2)
+    near = np.zeros(len(hashes), bool)
+    for start in range(0, len(hashes), _CHUNK):
+        part = hashes[start : start + _CHUNK]
+        distance = np.zeros((len(part), len(known)), np.uint16)
+        for word in range(4):
+            distance += np.bitwise_count(part[:, None, word] ^ known[None, :, word])
+        near[start : start + _CHUNK] = (distance <= NEAR_BITS).any(axis=1)
+    return near
+
+
+def _words(table: pa.Table, seed: int) -> NDArray[np.uint64]:
+    """256-bit hashes as four words each; a blank hash (all zero) is none, and is made unlike any other."""
+    texts = table.column("phash").to_pylist()
+    words = np.frombuffer(bytes.fromhex("".join(texts)), ">u8").reshape(-1, 4).astype(np.uint64)
+    blank = ~words.any(axis=1)
+    words[blank] = np.random.default_rng(seed).integers(0, 2**64, (int(blank.sum()), 4), dtype=np.uint64)
+    return words

@@ -1,0 +1,141 @@
+"""Evaluation: splits by subject, nested fractions, probes that learn what is there, contamination refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import write_corpus
+
+from openus_model.backbones import build_backbone
+from openus_model.corpus import Corpus
+from openus_model.errors import ContaminatedError, DataError, UsageError
+from openus_model.evaluate import EvaluateRequest, evaluate
+from openus_model.evaluate.contamination import write_seen
+from openus_model.evaluate.task import assign_folds, make_folds, make_task, take_fraction
+from openus_model.saved import save_backbone
+
+ADAPTER = """
+import torch
+from openus_model.contracts import Features
+
+class Mean(torch.nn.Module):
+    embed_dim = 3
+
+    def forward(self, image, mask=None):
+        pooled = image.mean((2, 3))
+        return Features(stages=(), tokens_BND=pooled[:, None], pooled_BD=pooled, grid=(1, 1))
+
+def build():
+    return Mean()
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One dataset of 40 images, two organs told apart by a bright or a dark disc, 20 subjects."""
+    folder = write_corpus(tmp_path_factory.mktemp("labelled"), 40, size=64, shards=2, split="train")
+    table = pq.read_table(folder / "manifest.parquet")
+    number = [int(i.split("-")[1]) for i in table.column("sample_id").to_pylist()]
+    split = ["test" if n % 10 >= 6 else "train" for n in number]
+    changed = table.set_column(table.column_names.index("split"), table.schema.field("split"), [split])
+    changed = changed.set_column(table.column_names.index("dataset"), table.schema.field("dataset"), [["toy"] * 40])
+    kind = [json.dumps({"class": ("x", "y")[n % 2]}) for n in number]
+    changed = changed.set_column(table.column_names.index("labels"), table.schema.field("labels"), [kind])
+    hashes = [f"{np.random.default_rng(n).integers(1, 2**63):064x}" for n in number]
+    hashes = ["".join(f"{np.random.default_rng(n * 4 + k).integers(1, 2**63):016x}" for k in range(4)) for n in number]
+    changed = changed.set_column(table.column_names.index("phash"), table.schema.field("phash"), [hashes])
+    pq.write_table(changed, folder / "manifest.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("weights")
+    save_backbone(folder, build_backbone("vmamba_nano"))
+    return folder
+
+
+def _request(root: Path, weights: object, out: Path, **options: object) -> EvaluateRequest:
+    values = {"protocol": "knn", "weights": str(weights), "data": root, "dataset": "toy", "out": out, "quiet": True}
+    return EvaluateRequest(**{**values, **options})  # type: ignore[arg-type]
+
+
+def test_folds_keep_subjects_whole_and_cover_every_image_once(root: Path) -> None:
+    task = make_task(Corpus.open(root), "class")
+    folds = list(make_folds(task, 5, seed=1))
+    assert sorted(i for f in folds for i in f.test.tolist()) == task.rows.tolist()
+    for fold in folds:
+        parts = [set(task.subjects(p)) for p in (fold.train, fold.val, fold.test)]
+        assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+    with pytest.raises(DataError, match="fewer subjects"):
+        assign_folds(["a", "b"], np.array([0, 1]), 3, 0)
+
+
+def test_label_fractions_are_nested_by_subject_and_keep_every_class(root: Path) -> None:
+    task = make_task(Corpus.open(root), "class")
+    (fold,) = make_folds(task, 1, seed=0)
+    before: set[int] = set()
+    for fraction in (0.01, 0.1, 0.25, 0.5, 1.0):
+        taken = take_fraction(task, fold.train, fraction, seed=3)
+        assert before <= set(taken.tolist()) and set(task.truth_of(taken)) == {0, 1}
+        assert set(task.subjects(taken)).isdisjoint(set(task.subjects(fold.train)) - set(task.subjects(taken)))
+        before = set(taken.tolist())
+    assert before == set(fold.train.tolist())
+    with pytest.raises(UsageError, match="label-fraction"):
+        take_fraction(task, fold.train, 0.0, seed=3)
+
+
+@pytest.mark.parametrize("protocol", ["knn", "linear"])
+def test_probes_score_a_dataset_and_repeat_to_the_last_digit(
+    root: Path, weights: Path, tmp_path: Path, protocol: str
+) -> None:
+    report = evaluate(_request(root, weights, tmp_path / "a", protocol=protocol))
+    scores = json.loads((tmp_path / "a" / "scores.json").read_text())
+    assert scores["metrics"]["accuracy"]["low"] <= scores["metrics"]["accuracy"]["value"] <= 1
+    assert scores["test_images"] == 16 and np.sum(scores["confusion"]) == 16
+    assert sum(g["images"] for g in scores["by"]["device_manufacturer"]) == 16
+    again = evaluate(_request(root, weights, tmp_path / "a", protocol=protocol))
+    assert again.to_json() == report.to_json() and "95 % interval" in report.to_text()
+
+
+def test_random_weights_and_adapters_stand_in_the_same_harness(root: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(ADAPTER)
+    for model in ("random:vmamba_nano", "adapter:mine:build"):
+        report = evaluate(_request(root, model, tmp_path / "out", folds=3))
+        assert report.scores["model"] == model and report.scores["test_images"] == 40
+    with pytest.raises(UsageError, match="no such adapter"):
+        evaluate(_request(root, "adapter:nobody:build", tmp_path / "out"))
+
+
+def test_contaminated_weights_are_refused_and_said_when_allowed(root: Path, weights: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    mine = tmp_path / "mine"
+    save_backbone(mine, build_backbone("vmamba_nano"))
+    write_seen(mine, Corpus.open(root, where="split = 'train'"))
+    clean = evaluate(_request(root, mine, tmp_path / "a")).scores["contamination"]
+    assert clean["known"] and clean["images"] == 0, clean
+    write_seen(mine, Corpus.open(root))
+    with pytest.raises(ContaminatedError, match="16 of 16"):
+        evaluate(_request(root, mine, tmp_path / "b"))
+    allowed = evaluate(_request(root, mine, tmp_path / "b", allow_contaminated=True))
+    assert any("CONTAMINATED" in note for note in allowed.scores["notes"])
+    unknown = evaluate(_request(root, weights, tmp_path / "c"))
+    assert any("cannot be excluded" in note for note in unknown.scores["notes"])
+
+
+def test_what_cannot_be_evaluated_is_said(root: Path, weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such protocol"):
+        evaluate(_request(root, weights, tmp_path, protocol="guess"))
+    with pytest.raises(UsageError, match="no such label"):
+        evaluate(_request(root, weights, tmp_path, target="mood"))
+    with pytest.raises(DataError, match="nothing to tell apart"):
+        evaluate(_request(root, weights, tmp_path, target="dataset"))
+    with pytest.raises(DataError, match="no sample left"):
+        evaluate(_request(root, weights, tmp_path, dataset="nobody"))
