@@ -81,8 +81,8 @@ def _run(plan: BuildPlan, started: float) -> BuildReport:
         first, table, assignment = _decide(plan, staging)
         built = _write_shards(plan, staging, table, assignment)
         _account(first, table, assignment, staging)
-        _write_tables(plan, staging, first, built)
         _write_records(staging, first, table, built)
+        _write_tables(plan, staging, first, built)
     is_changed = publish(out, built.shards)
     if is_changed or not all((out / name).exists() for name in DERIVED_NAMES):
         datacard.write_cards(out, plan.cards)
@@ -240,7 +240,7 @@ def _write_tables(plan: BuildPlan, staging: Staging, first: FirstStage, built: _
         shards={
             name: {"samples": s.samples, "bytes": s.size_bytes, "sha256": s.sha256} for name, s in built.shards.items()
         },
-        digests={name: sha256_file(staging.new / name) for name in (MANIFEST_NAME, REJECTS_NAME)},
+        digests={name: sha256_file(staging.new / name) for name in (MANIFEST_NAME, REJECTS_NAME, RECORDS_NAME)},
     )
     write_text_aside(staging.new / BUILD_NAME, text)
 

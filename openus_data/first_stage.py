@@ -27,7 +27,8 @@ from openus_data.records import Item, Reject
 from openus_data.sample_table import SampleTableBuilder
 from openus_data.schema import BUILD_NAME
 from openus_data.stage_records import SourceResult, SourceTask, StageOne, item_id
-from openus_data.staging import RECORDS_BOOK, Staging, rejects_of
+from openus_data.staging import RECORDS_BOOK, RECORDS_NAME, Staging, rejects_of
+from openus_data.store import sha256_file
 
 logger = logging.getLogger(__name__)
 DECIDED_AGAIN: Final = ("duplicate", "split")
@@ -162,6 +163,13 @@ class FirstStage:
         if not carried:
             return
         check_same_recipe(self.plan, old, carried)
+        records = self.plan.request.out / RECORDS_NAME
+        if not records.exists() or sha256_file(records) != old.get("sha256", {}).get(RECORDS_NAME):
+            raise UsageError(
+                "the records of earlier builds in OUT are damaged",
+                where=", ".join(sorted(carried)),
+                next_step="name these datasets too, so that they are built again",
+            )
         for record in self.staging.carried(requested):
             self._hold(record, RECORDS_BOOK, table)
         for row in read_rejects(self.plan.request.out).to_pylist():

@@ -33,6 +33,7 @@ from openus_data.schema import (
     pixel_sha256,
 )
 from openus_data.shards import Member, Sidecar, check_shard_name, list_shards, read_sidecar, walk_tar
+from openus_data.staging import RECORDS_NAME
 from openus_data.store import PART_SUFFIX, sha256_file
 
 _BLOCK: Final = 1 << 20
@@ -170,7 +171,7 @@ def _table_faults(out: Path, build: dict[str, Any] | None) -> Iterator[Fault]:
     if build is None:
         yield Fault(kind="build_missing", where=BUILD_NAME, detail="it is missing or cannot be read")
         return
-    for name in (MANIFEST_NAME, REJECTS_NAME):
+    for name in (MANIFEST_NAME, REJECTS_NAME, RECORDS_NAME):
         if (out / name).is_file() and sha256_file(out / name) != build["sha256"].get(name):
             yield Fault(kind="table_changed", where=name, detail="its bytes are not those that the build wrote")
     try:

@@ -194,3 +194,18 @@ def test_a_damaged_old_shard_is_never_copied_on(tmp_path: Path, inline: None) ->
     write_pictures(tmp_path / "images", range(4, 6))
     with pytest.raises(CorpusError, match="damaged"):
         run_build(tmp_path, tmp_path / "images")
+
+
+def test_damaged_records_are_not_trusted_for_datasets_that_are_not_named(tmp_path: Path, inline: None) -> None:
+    write_pictures(tmp_path / "images", range(3))
+    run_build(tmp_path, tmp_path / "images")
+    before = tree(tmp_path / "out")
+    records = tmp_path / "out/.records"
+    data = bytearray(records.read_bytes())
+    data[len(data) // 2] ^= 1
+    records.write_bytes(data)
+    assert {f.kind for f in verify(tmp_path / "out").faults} == {"table_changed"}
+    with pytest.raises(UsageError, match="damaged"):
+        run_build(tmp_path, tmp_path / "images", name="other")
+    run_build(tmp_path, tmp_path / "images")
+    assert tree(tmp_path / "out") == before
