@@ -3,8 +3,8 @@
     python benchmarks/fetch.py [--megabytes 1000] [--files 2000] [--repeat 3]
 
 Both sides fetch from the same server, which runs in a process of its own. "fetch" is the whole program from the start
-of Python to the ledger, with checksums and fsync, but without the copy into files/, which curl does not make either; the
-column after the ratio has that copy too. "CPU ratio" compares processor time, which a busy machine distorts less.
+of Python to the ledger, with checksums and fsync, but without the copy into files/, which curl does not make either;
+the column after the ratio has that copy too. "CPU ratio" compares processor time, which a busy machine distorts less.
 """
 
 from __future__ import annotations

@@ -94,7 +94,9 @@ class Ledger:
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         if text != self._saved:
             if self._unsynced:
-                fsync_tree(self.path.parent)  # what the ledger vouches for is on the disk before it says so
+                fsync_tree(
+                    self.path.parent / "archives"
+                )  # what the ledger vouches for is on the disk before it says so
                 self._unsynced = False
             write_text_aside(self.path, text)
         self._saved, self._saved_at = text, time.monotonic()
