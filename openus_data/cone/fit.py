@@ -15,6 +15,7 @@ from openus_data.cone.shape import Bounds, Fan, Shape, Slab
 _SLANTED = np.radians(np.arange(-84.0, -2.9, 3.0))
 _SIDES = np.radians(np.concatenate([np.arange(-51.0, -2.9, 3.0), np.arange(-2.0, 2.1), np.arange(3.0, 35.0, 3.0)]))
 _CUT_SHARE, _CUT_CHORD = 0.12, 0.6
+_ARC_PART = 0.25
 _SAME = math.radians(4.0)
 
 
@@ -182,9 +183,14 @@ def _arcs(border: Profile, apex: tuple[float, float], lo: float, hi: float) -> t
 
 
 def _near_radius(border: Profile, apex: tuple[float, float], lo: float, hi: float) -> float:
+    """Radius of the near arc: where much of the top border lies, or where it starts if it follows no arc."""
     radii = _radii_within(border.top, apex, lo, hi, 0.05)
-    near, count = best_level(-radii, cost=1.0)
-    return max(0.0, -near) if count >= 4 else float(max(0.0, radii.min(initial=0.0)))
+    level, count = best_level(-radii, cost=1.0)
+    near = max(0.0, -level)
+    columns = near * (math.sin(min(hi, math.pi / 2)) - math.sin(max(lo, -math.pi / 2)))
+    if count >= 4 and count >= _ARC_PART * columns:
+        return near
+    return float(max(0.0, np.quantile(radii, 0.05))) if len(radii) else 0.0
 
 
 def _radii_within(
