@@ -85,7 +85,7 @@ def _run(plan: BuildPlan, started: float) -> BuildReport:
         _write_tables(plan, staging, first, built)
     is_changed = publish(out, built.shards)
     if is_changed or not all((out / name).exists() for name in DERIVED_NAMES):
-        datacard.write_cards(out, plan.cards)
+        datacard.write_cards(out, plan.cards(first.counts))
     return BuildReport(
         datasets=first.counts,
         missing=dict(plan.missing),

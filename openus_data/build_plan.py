@@ -9,14 +9,14 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
 from openus_data.candidate import settings_digest
-from openus_data.card import Card, load_cards
+from openus_data.card import Card, find_cards_dirs, load_card, load_cards
 from openus_data.card_fields import LicenseClass
 from openus_data.deid.pseudonym import Pseudonymizer, load_or_create_key, public_pseudonymizer
 from openus_data.errors import UsageError
@@ -105,7 +105,6 @@ class BuildPlan:
         sources: the datasets that are built.
         refused: datasets left out for their licence: id and class.
         missing: datasets that are not there: id and what to do.
-        cards: every card known, for the data card.
     """
 
     request: BuildRequest
@@ -113,7 +112,12 @@ class BuildPlan:
     sources: tuple[Source, ...]
     refused: tuple[tuple[str, str], ...]
     missing: tuple[tuple[str, str], ...]
-    cards: dict[str, Card] = field(repr=False)
+
+    def cards(self, datasets: Iterable[str]) -> dict[str, Card]:
+        """The cards of these datasets, by id; those of private folders have none."""
+        given = {str(card.id): card for card in self.request.cards}
+        found = {name: given.get(name) or find_card(name) for name in datasets}
+        return {name: card for name, card in found.items() if card is not None}
 
     @property
     def stage(self) -> StageOne:
@@ -141,10 +145,9 @@ def plan_build(request: BuildRequest) -> BuildPlan:
     for name in classes:
         _choice(name, get_args(LicenseClass), "license class")
     recipe = replace(recipe, license_classes=tuple(sorted(classes)))
-    known = load_cards() | {str(c.id): c for c in request.cards}
-    if request.name in known:
+    wanted = request.cards or (() if request.images else _recipe_cards(recipe))
+    if request.name is not None and (find_card(request.name) or request.name in {c.id for c in wanted}):
         raise UsageError("the name is that of a public dataset", where=f"--name {request.name}")
-    wanted = request.cards or (() if request.images else _recipe_cards(recipe, known))
     if not wanted and request.images is None:
         raise UsageError("nothing to build", next_step="name datasets, or give --images DIR --name ID")
     secret = _secret_key(request) if request.images or any(c.private for c in wanted) else None
@@ -158,11 +161,20 @@ def plan_build(request: BuildRequest) -> BuildPlan:
         sources=(*present, *private),
         refused=tuple((str(c.id), c.license.class_) for c in wanted if c not in allowed),
         missing=tuple((s.terms.dataset, f"openus-data fetch {s.terms.dataset}") for s in sources if s not in present),
-        cards=known,
     )
 
 
-def _recipe_cards(recipe: BuildRecipe, known: dict[str, Card]) -> tuple[Card, ...]:
+def find_card(name: str) -> Card | None:
+    """The card of one dataset in the known folders, without loading the others."""
+    for folder in reversed(find_cards_dirs()):
+        path = folder / f"{name}.toml"
+        if path.is_file():
+            return load_card(path)
+    return None
+
+
+def _recipe_cards(recipe: BuildRecipe) -> tuple[Card, ...]:
+    known = load_cards() if recipe.datasets else {}
     chosen: dict[str, Card] = {}
     for name in recipe.datasets:
         if name == OPENUS_SET:

@@ -157,7 +157,8 @@ def _read(out: Path, name: str, schema: pa.Schema, columns: Sequence[str] | None
         )
         raise CorpusError("no finished build here: the table is missing", where=name, next_step=hint)
     try:
-        found = pq.read_schema(path)
+        file = pq.ParquetFile(path)  # read_table would load pyarrow.dataset, and that pandas: most of a second
+        found = file.schema_arrow
     except (pa.ArrowInvalid, OSError) as error:
         raise CorpusError("the file is torn or not Parquet", where=name, next_step="run the build again") from error
     version = (found.metadata or {}).get(b"openus.schema_version", b"none").decode("ascii", "replace")
@@ -170,7 +171,7 @@ def _read(out: Path, name: str, schema: pa.Schema, columns: Sequence[str] | None
             next_step="build it again with this release",
         )
     try:
-        return pq.read_table(path, columns=list(columns) if columns is not None else None)
+        return file.read(columns=list(columns) if columns is not None else None)
     except (pa.ArrowInvalid, OSError) as error:
         raise CorpusError("the file is torn", where=name, next_step="run the build again") from error
 
