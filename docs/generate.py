@@ -57,7 +57,8 @@ OUT/rejects.parquet                            a row per item not kept: dataset,
 OUT/build.json                                 recipe, versions, card hashes, counts per dataset and stage
 OUT/datacard.md, OUT/croissant.json            a Hugging Face style dataset card and MLCommons Croissant metadata
 ```
-Shards are plain WebDataset. `offset` and `size_bytes` address the image in its tar, so one sample is read without a scan.
+Shards are plain WebDataset. `offset` and `size_bytes` address the image in its tar, so that one sample is read
+without a scan.
 """
 
 
@@ -76,6 +77,22 @@ def card_page() -> str:
         NOTE
         + "# Fields of a dataset card\n\nA card is `manifests/<id>.toml`, loaded strictly.\n\n"
         + _table(("field", "type", "required", "meaning"), rows)
+    )
+
+
+def recipe_page() -> str:
+    """Keys of build and pretraining recipes."""
+    from openus_data.recipe import recipe_reference
+    from openus_model.recipe import describe_keys
+
+    build = [(f"`{d.name}`", d.type, d.default, d.meaning) for d in recipe_reference() if d.type != "table"]
+    pretrain = [(f"`{key}`", kind, f"`{default}`", meaning) for key, kind, default, meaning in describe_keys()]
+    return (
+        f"{NOTE}# Keys of recipes\n\nUnknown keys are refused with the nearest name.\n\n## Build\n\n"
+        f"`openus-data build --recipe NAME`; built in: `recipes/build/`.\n\n"
+        f"{_table(('key', 'type', 'default', 'meaning'), build)}"
+        f"\n## Pretrain\n\n`openus-model pretrain NAME --set key=value`; built in: `recipes/pretrain/`.\n\n"
+        f"{_table(('key', 'type', 'default', 'meaning'), pretrain)}"
     )
 
 
@@ -98,6 +115,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/openus-model.md": lambda: command_page("openus_model"),
     "docs/reference/files.md": manifest_page,
     "docs/reference/cards.md": card_page,
+    "docs/reference/recipes.md": recipe_page,
 }
 SECTIONS: dict[tuple[str, str], Callable[[], str]] = {("README.md", "datasets"): dataset_table}
 
