@@ -2,6 +2,7 @@
 
     python benchmarks/build.py                  # ratios per codec
     python benchmarks/build.py codecs           # bytes and time of each codec
+    python benchmarks/build.py writers          # tar writers against each other
     python benchmarks/build.py workers          # wall clock of two workers against one
     python benchmarks/build.py scale --count 10000          # cost of each stage for that many cheap pictures
 
@@ -12,6 +13,7 @@ fan with text around it, 800 x 600, written here. Rivals' figures on such pictur
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import os
 import resource
@@ -161,6 +163,47 @@ def codecs(count: int) -> None:
         print(line)
 
 
+def writers(count: int) -> None:
+    """CPU time of writing coded pictures into tars: tarfile, webdataset's writer, and ours, which also hashes."""
+    import tarfile
+
+    import webdataset
+
+    def by_tarfile(paths: list[Path], folder: Path) -> None:
+        with tarfile.open(folder / "a.tar", "w") as tar:
+            for path in paths:
+                info = tarfile.TarInfo(path.name)
+                data = path.read_bytes()
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+    def by_webdataset(paths: list[Path], folder: Path) -> None:
+        with webdataset.ShardWriter(str(folder / "%06d.tar"), maxcount=10**9, verbose=0) as sink:
+            for path in paths:
+                sink.write({"__key__": path.stem, "png": path.read_bytes(), "json": {"id": path.stem}})
+
+    def by_us(paths: list[Path], folder: Path) -> None:
+        with ShardWriter(folder, "train", 0) as shard:
+            for path in paths:
+                shard.add(path.stem, [("png", path.read_bytes()), ("json", f'{{"id": "{path.stem}"}}'.encode())])
+
+    with tempfile.TemporaryDirectory() as name:
+        tmp = Path(name)
+        paths = write_pictures(tmp / "images", count, ".png")
+        times = {}
+        for title, run in {"stdlib tarfile": by_tarfile, "webdataset": by_webdataset, "openus": by_us}.items():
+            best = []
+            for _ in range(3):
+                (tmp / title).mkdir(exist_ok=True)
+                start = time.process_time()
+                run(paths, tmp / title)
+                best.append(time.process_time() - start)
+            times[title] = min(best)
+        for title, seconds in times.items():
+            ratio = times["stdlib tarfile"] / seconds
+            print(f"{title:<16}{count / seconds:>9.0f} pictures a CPU second, {ratio:.2f} of the floor")
+
+
 def workers(count: int) -> None:
     """Wall clock of a whole build with one and with two workers, start-up included."""
     with tempfile.TemporaryDirectory() as name:
@@ -250,7 +293,9 @@ def _cpu() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="ratios", choices=("ratios", "codecs", "workers", "scale"))
+    parser.add_argument(
+        "what", nargs="?", default="ratios", choices=("ratios", "codecs", "writers", "workers", "scale")
+    )
     parser.add_argument("--count", type=int, default=60, help="pictures")
     parser.add_argument("--side", type=int, default=48, help="height of the cheap pictures, px")
     parser.add_argument("--keep", type=Path, help="folder for scale; kept")
@@ -259,6 +304,8 @@ def main() -> None:
         ratios(chosen.count)
     elif chosen.what == "codecs":
         codecs(chosen.count)
+    elif chosen.what == "writers":
+        writers(chosen.count)
     elif chosen.what == "workers":
         workers(chosen.count)
     else:
