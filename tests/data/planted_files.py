@@ -28,6 +28,12 @@ def _picture(seed: int) -> Image.Image:
     return Image.fromarray(speckle(*SIZE, seed=seed))
 
 
+def _full_picture(seed: int) -> Image.Image:
+    """Speckle from edge to edge, so that nothing is cropped and the bytes of the source may pass."""
+    noise = np.random.default_rng(seed).rayleigh(40, (SIZE[0] // 2, SIZE[1] // 2)).clip(8, 255).astype(np.uint8)
+    return Image.fromarray(noise).resize(SIZE[::-1], Image.Resampling.BICUBIC)
+
+
 def _exif(canary: Canaries, where: str) -> bytes:
     exif = Image.Exif()
     exif[0x013B] = canary(f"{where}, EXIF artist")
@@ -48,11 +54,16 @@ def _xmp(canary: Canaries, where: str) -> bytes:
 
 def plant_jpeg(canary: Canaries, folder: Path) -> None:
     """EXIF with a thumbnail, XMP, IPTC, ICC description, a comment, and bytes behind the end."""
+    _write_jpeg(canary, folder, _picture(1))
+    _write_jpeg(canary, folder, _full_picture(101))
+
+
+def _write_jpeg(canary: Canaries, folder: Path, picture: Image.Image) -> None:
     thumbnail = io.BytesIO()
-    _picture(1).resize((32, 32)).save(thumbnail, "JPEG", comment=canary("JPEG thumbnail, comment"))
+    picture.resize((32, 32)).save(thumbnail, "JPEG", comment=canary("JPEG thumbnail, comment"))
     buffer = io.BytesIO()
     profile = b"\0" * 128 + canary("ICC description").encode() + b"\0" * 16
-    _picture(1).save(
+    picture.save(
         buffer,
         "JPEG",
         quality=95,
@@ -74,6 +85,11 @@ def plant_jpeg(canary: Canaries, folder: Path) -> None:
 
 def plant_png(canary: Canaries, folder: Path) -> None:
     """Every text chunk, EXIF, ICC, a private chunk, a palette of text, and bytes behind the end."""
+    _write_png(canary, folder, _picture(2))
+    _write_png(canary, folder, _full_picture(102))
+
+
+def _write_png(canary: Canaries, folder: Path, picture: Image.Image) -> None:
     about = PngImagePlugin.PngInfo()
     about.add_text("Author", canary("PNG tEXt"))
     about.add_text("Comment", canary("PNG zTXt"), zip=True)
@@ -82,7 +98,7 @@ def plant_png(canary: Canaries, folder: Path) -> None:
     about.add(b"orPh", canary("PNG private chunk").encode())
     buffer = io.BytesIO()
     profile = b"\0" * 128 + canary("PNG ICC description").encode() + b"\0" * 16
-    _picture(2).save(buffer, "PNG", pnginfo=about, exif=_exif(canary, "PNG"), icc_profile=profile)
+    picture.save(buffer, "PNG", pnginfo=about, exif=_exif(canary, "PNG"), icc_profile=profile)
     hidden = zlib.compress(canary("behind the PNG's end, deflated").encode() * 4)
     (folder / f"{canary('PNG file name')}.png").write_bytes(buffer.getvalue() + hidden)
 

@@ -13,8 +13,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pydicom
 import pytest
 
@@ -113,6 +115,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def _run_all(run: Run, source: Path, archive: Path) -> None:
     root, out, private, target = (str(run.work / name) for name in ("root", "out", "private", "target"))
     key, cards = str(run.work / "secret" / "key"), ["--cards", str(run.work / "cards")]
+    passed, recipe = str(run.work / "passed"), run.work / "recipe.yaml"
+    recipe.write_text("image:\n  codec: passthrough\n  blacken_outside: false\ntext:\n  policy: keep\n")
     torn = archive.parent / f"{run.canaries('name of a torn archive')}.tar.gz"
     torn.write_bytes(archive.read_bytes()[:5000])
     commands = {
@@ -123,6 +127,8 @@ def _run_all(run: Run, source: Path, archive: Path) -> None:
         "build --json": ["build", "planted", "--root", root, "--out", out, "--json", *cards],
         "build --images": ["build", "--images", str(source), "--name", "clinic", "--root", root, "--out", private,
                            "--recipe", "private", "--key-file", key],
+        "build, bytes passed on": ["build", "planted", "--root", root, "--out", passed, "--recipe", str(recipe),
+                                   *cards],
         "audit": ["audit", out, "--html", str(run.work / "audit.html")],
         "audit --json": ["audit", private, "--json", "--by", "organ"],
         "verify": ["verify", out, "--json"],
@@ -183,7 +189,9 @@ def test_no_traceback_is_printed(run: Run) -> None:
     assert not [name for name, (_, text) in run.printed.items() if "Traceback" in text]
 
 
-@pytest.mark.parametrize("folder", ["out", "private", "target", "target2", "home", "tmp", "secret", "out3", "unpacked"])
+@pytest.mark.parametrize(
+    "folder", ["out", "private", "passed", "target", "target2", "home", "tmp", "secret", "out3", "unpacked"]
+)
 def test_nothing_planted_is_written(run: Run, folder: str) -> None:
     leaks = run.searcher.in_folders([run.work / folder]) if (run.work / folder).exists() else []
     assert not leaks, _said(leaks)
@@ -197,14 +205,53 @@ def test_nothing_planted_is_in_pictures_pages_and_ledgers(run: Run) -> None:
     assert files and not leaks, _said(leaks)
 
 
+def test_containers_say_nothing_of_where_they_were_made(run: Run) -> None:
+    """Statement D9: fixed owners and times in tars, no ancillary chunk or segment in pictures, known Parquet keys."""
+    shards = [shard for folder in ("out", "private", "passed") for shard in (run.work / folder).rglob("*.tar")]
+    assert shards
+    for shard in shards:
+        with tarfile.open(shard) as archive:
+            for member in archive:
+                about = (member.uid, member.gid, member.uname, member.gname, member.mtime, member.pax_headers)
+                assert about == (0, 0, "", "", 0, {})
+                handle = archive.extractfile(member)
+                content = handle.read() if handle else b""
+                if member.name.endswith(".png"):
+                    assert set(png_chunks(content)) <= {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
+                elif member.name.endswith(".jpg"):
+                    assert not {0xFE, *range(0xE1, 0xF0)} - {0xEE} & set(jpeg_markers(content))
+    for table in (path for folder in ("out", "private") for path in (run.work / folder).glob("*.parquet")):
+        keys = set(pq.read_metadata(table).metadata or {})
+        assert keys <= {b"ARROW:schema", b"openus.schema_version"}, keys
+
+
+def png_chunks(content: bytes) -> list[bytes]:
+    """Types of a PNG's chunks; fails on bytes behind the last."""
+    place, found = 8, []
+    while place < len(content):
+        length = int.from_bytes(content[place : place + 4], "big")
+        found.append(content[place + 4 : place + 8])
+        place += 12 + length
+    assert place == len(content) and found[-1] == b"IEND"
+    return found
+
+
+def jpeg_markers(content: bytes) -> list[int]:
+    """Markers of a JPEG's segments before its first scan; fails on bytes behind the end."""
+    assert content.endswith(b"\xff\xd9")
+    place, found = 2, list[int]()
+    while content[place + 1] != 0xDA:
+        found.append(content[place + 1])
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return found
+
+
 def test_every_kind_of_planted_picture_reached_an_output(run: Run) -> None:
     """A tool that lets nothing through would pass every other test."""
     written = {p.suffix for p in (run.work / "target").iterdir()}
     assert written == {".dcm"}
     dataset = pydicom.dcmread(next((run.work / "target").iterdir()))
     assert (dataset.Manufacturer, dataset.ManufacturerModelName) == ("Philips Medical Systems", "EPIQ 7C")
-    import pyarrow.parquet as pq
-
     for folder in ("out", "private"):
         rows = pq.read_table(run.work / folder / "manifest.parquet").to_pylist()
         assert len(rows) >= 8, [
