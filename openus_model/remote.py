@@ -79,13 +79,14 @@ def _open(url: str) -> Iterator[IO[Any]]:
     name = url.rsplit("/", 1)[-1]
     if scheme in ("http", "https"):
         import requests  # only those who read from a server pay for it
+        import urllib3
 
         try:
             with requests.get(url, stream=True, timeout=_TIMEOUT_S, headers={"Accept-Encoding": "identity"}) as answer:
                 if answer.status_code != 200:
                     raise DataError("the server has no such file", where=name, got=f"status {answer.status_code}")
                 yield cast("IO[bytes]", answer.raw)
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise DataError("the server does not answer", where=name, got=type(error).__name__) from None
         return
     try:
