@@ -96,22 +96,24 @@ def judge(
         flags.add("small_cone")
     if text_part > _TEXT_PART:
         flags.add("text_heavy")
-    flags |= _level_flags(_sampled_levels(pixels, inside), settings)
+    flags |= _level_flags(_histogram(pixels, inside), settings)
     rejecting = ("tiny", "blank", *(("saturated",) if settings.reject_saturated else ()))
     return QualityReport(flags=tuple(sorted(flags)), reject_reason=next((r for r in rejecting if r in flags), None))
 
 
-def _sampled_levels(pixels: Pixels, inside: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
-    """Grey levels (N,) inside the scan area, at most about 65,000 of them."""
-    step = max(1, int(np.sqrt(pixels.shape[0] * pixels.shape[1] / _SAMPLED_PX)))
+def _histogram(pixels: Pixels, inside: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+    """Counts (256,) of grey levels inside the scan area, over at most about 65,000 pixels of an even grid."""
+    step = max(1, int(np.ceil(np.sqrt(pixels.shape[0] * pixels.shape[1] / _SAMPLED_PX))))
     sampled = np.ascontiguousarray(pixels[::step, ::step])
-    grey = sampled if sampled.ndim == 2 else np.asarray(cv2.cvtColor(sampled, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-    levels = grey.ravel() if inside is None else grey[inside[::step, ::step]]
-    return levels if levels.size else grey.ravel()
+    grey = sampled if sampled.ndim == 2 else cv2.cvtColor(sampled, cv2.COLOR_RGB2GRAY)
+    mask = None if inside is None else np.ascontiguousarray(inside[::step, ::step]).view(np.uint8)
+    counts = cv2.calcHist([grey], [0], mask, [256], [0, 256]).ravel()
+    if not counts.any():  # a scan area too thin for the grid
+        counts = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel()
+    return np.asarray(counts, dtype=np.float64)
 
 
-def _level_flags(levels: NDArray[np.uint8], settings: QualitySettings) -> set[str]:
-    counts = np.bincount(levels, minlength=256)
+def _level_flags(counts: NDArray[np.float64], settings: QualitySettings) -> set[str]:
     total = counts.sum()
     steps = np.arange(256)
     mean = float(counts @ steps) / total
