@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from openus_model.errors import UsageError
+
 TIMEOUT = timedelta(minutes=10)
 """A rank that waits longer for the others gives up with a message, so that a dead rank never hangs the rest."""
 
@@ -46,7 +48,12 @@ def join_world(device: str = "auto") -> Iterator[World]:
 
     Args:
         device: "cpu", "cuda" or "auto", which takes this rank's GPU if there is one.
+
+    Raises:
+        UsageError: "cuda" was asked for and there is no GPU.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("no CUDA device", where="engine.device", next_step="use engine.device=auto")
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")

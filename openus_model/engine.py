@@ -80,6 +80,20 @@ def stop_on_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Hold SIGTERM and SIGINT back for a moment; processes that start meanwhile hold them back for ever.
+
+    For the stream's workers: a signal to the whole process group must reach the trainer alone, or a dying worker would
+    interrupt the very step that the trainer wants to finish and save.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How a run ended.
@@ -184,7 +198,7 @@ class Engine:
         """
         started, first, meter, stop_signal = time.perf_counter(), self.step, _Meter(), None
         with stop_on_signals() as stop:
-            batches = iter(self.stream)
+            batches = self._batches()
             while self.step < self.total:
                 self._one_step(batches, meter)
                 if self._due(self.recipe.log_every):
@@ -207,6 +221,14 @@ class Engine:
 
     def _due(self, every: int) -> bool:
         return bool(every) and (self.step % every == 0 or self.step == self.total)
+
+    def _batches(self) -> Iterator[Batch]:
+        """The stream's batches; its workers start with the first."""
+        batches = iter(self.stream)
+        with signals_held():
+            first = next(batches)
+        yield first
+        yield from batches
 
     def one_step(self) -> None:
         """One step on its own, for a benchmark: nothing is logged or saved."""

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from openus_model import distributed
+from openus_model.errors import UsageError
 from openus_model.pretrain import pretrain
 
 STEPS = ("schedule.steps=3", "schedule.epochs=3", "schedule.warmup_epochs=1", "schedule.freeze_prototypes_epochs=0")
@@ -28,6 +29,12 @@ def test_one_process_needs_no_group() -> None:
     assert distributed.gather_rows_with_gradient(value) is value
     assert not distributed.any_of(False, torch.device("cpu"))
     assert distributed.total(value).equal(value.detach())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_refused_in_one_line() -> None:
+    with pytest.raises(UsageError, match=r"engine\.device"), distributed.join_world("cuda"):
+        pass
 
 
 @pytest.mark.parametrize(
