@@ -18,6 +18,7 @@ from openus_data.cone.outline import Polygon
 from openus_data.cone.shape import Fan, Shape, Slab
 
 _LEAST_SKEW = math.radians(1.0)
+_SLIGHT_SKEW = math.radians(5.0)
 _SOFT, _CRISP = 0.45, 0.55
 _STRIP = 0.15
 _SAMPLES = 40
@@ -41,11 +42,11 @@ def _symmetric(fan: Fan, distance: Grey) -> Fan:
     if abs(skew) < _LEAST_SKEW or fan.right - fan.left < math.radians(30):
         return fan
     left, right = (_crispness(fan, angle, side, distance) for angle, side in ((fan.left, -1.0), (fan.right, 1.0)))
-    if skew < 0 and right < _SOFT and left > max(_CRISP, right):
-        return replace(fan, right=-fan.left)
-    if skew > 0 and left < _SOFT and right > max(_CRISP, left):
-        return replace(fan, left=-fan.right)
-    return fan
+    nearer, other = (right, left) if skew < 0 else (left, right)
+    slight = abs(skew) < _SLIGHT_SKEW
+    if nearer >= _SOFT or not (slight or other > max(_CRISP, nearer)):
+        return fan
+    return replace(fan, right=-fan.left) if skew < 0 else replace(fan, left=-fan.right)
 
 
 def _crispness(fan: Fan, angle: float, side: float, distance: Grey) -> float:

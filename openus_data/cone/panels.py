@@ -8,6 +8,7 @@ from openus_data.cone.evidence import Evidence
 from openus_data.cone.parts import Parts, find_parts
 from openus_data.cone.profile import Mask
 from openus_data.cone.search import Found, prior, search_mask
+from openus_data.cone.shape import Slab
 
 _LEAST_AREA = 0.3
 _LEAST_OVERLAP = 0.6
@@ -15,22 +16,27 @@ _LEAST_MERIT = 0.9
 _GAIN = 0.08
 _LEFT_OUT = 0.2
 _DOUBTFUL = 1.3
+_STRICT_LEVEL = 12
+"""Bars and words that touch a panel often come loose at this level."""
 _MOST_PANELS = 4
 
 
 def find_panels(evidence: Evidence, single: Found, allowed: Mask | None = None) -> list[Found]:
     """The panels, left to right, if they explain the frame better than one scan area does; else an empty list."""
-    parts = find_parts(evidence, single.level, allowed)
-    if parts is None:
-        return []
-    panels = [panel for panel in map(search_mask, _separate(parts)) if panel is not None]
-    if len(panels) >= 2 and _better(panels, single):
-        return panels
+    for level in sorted({single.level, _STRICT_LEVEL}):
+        parts = find_parts(evidence, level, allowed)
+        panels = [] if parts is None else _fitted(_separate(parts, single.mask))
+        if len(panels) >= 2 and _better(panels, single):
+            return panels
     if single.merit < _DOUBTFUL:
-        panels = [panel for panel in map(search_mask, _halves(single.mask)) if panel is not None]
+        panels = _fitted(_halves(single.mask))
         if len(panels) == 2 and min(prior(panel.shape) for panel in panels) >= 0 and _better(panels, single):
             return panels
     return []
+
+
+def _fitted(masks: list[Mask]) -> list[Found]:
+    return [panel for panel in map(search_mask, masks) if panel is not None]
 
 
 def _better(panels: list[Found], single: Found) -> bool:
@@ -40,12 +46,14 @@ def _better(panels: list[Found], single: Found) -> bool:
     total = sum(int(panel.mask.sum()) for panel in panels)
     if min(merits) < _LEAST_MERIT:
         return False
-    return left_out > _LEFT_OUT * total or float(np.mean(merits)) > single.merit + _GAIN
+    straight = min(merits) > _DOUBTFUL and all(isinstance(panel.shape, Slab) for panel in panels)
+    return left_out > _LEFT_OUT * total or float(np.mean(merits)) > single.merit + (0.0 if straight else _GAIN)
 
 
-def _separate(parts: Parts) -> list[Mask]:
-    """The main part and those of like size and height beside it, left to right."""
-    main, others = parts.order[0], parts.order[1:]
+def _separate(parts: Parts, known: Mask) -> list[Mask]:
+    """The part that is known best and those of like size and height beside it, left to right."""
+    main = int(np.bincount(parts.labels[known], minlength=len(parts.area))[1:].argmax()) + 1
+    others = parts.order[parts.order != main]
     x0, y0, x1, y1 = parts.box[main]
     beside = [main]
     for other in others[parts.area[others] > _LEAST_AREA * parts.area[main]]:

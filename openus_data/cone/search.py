@@ -51,7 +51,7 @@ def search(evidence: Evidence, allowed: Mask | None = None) -> Found | None:
             found = search_mask(group.mask)
             if found is not None:
                 best = _better(best, replace(found, merit=found.merit - group.price, level=level))
-            if best is not None and best.merit > _GOOD:
+            if best is not None and best.merit > _VERY_GOOD:
                 break
         if best is not None and best.merit > _GOOD and (level > 0 or best.merit > _VERY_GOOD):
             break
