@@ -240,16 +240,23 @@ def _check_places(src: Path, dst: Path, key: Path) -> None:
 
 
 def _walk(src: Path) -> Iterator[tuple[Path, str]]:
-    """Every file below `src` with its relative path, sorted; links to folders are not followed."""
+    """Every file below `src` with its relative path, sorted.
+
+    Links to folders are not followed, and folders that cannot be read hold what nobody sees: both stand in the list
+    themselves, so that nothing is passed over in silence.
+    """
     if not src.is_dir():
         yield src, src.name
         return
-    found = [
-        (Path(folder) / name, (Path(folder) / name).relative_to(src).as_posix())
-        for folder, _, names in os.walk(src, followlinks=False)
-        for name in names
-    ]
-    yield from sorted(found, key=lambda pair: os.fsencode(pair[1]))
+    found: list[Path] = []
+
+    def note(error: OSError) -> None:
+        found.append(Path(error.filename))
+
+    for folder, folders, names in os.walk(src, onerror=note):
+        here = Path(folder)
+        found.extend(here / name for name in [*names, *(name for name in folders if (here / name).is_symlink())])
+    yield from sorted(((p, p.relative_to(src).as_posix()) for p in found), key=lambda pair: os.fsencode(pair[1]))
 
 
 def _run(tasks: list[_Task], quiet: bool, workers: int | None) -> Iterator[Outcome]:
@@ -291,6 +298,10 @@ def _settle(task: _Task, outcome: Outcome, taken: set[str]) -> Outcome:
 def clean_file(task: _Task) -> Outcome:
     """One file to its outcome, the clean copy waiting under `task.aside`; raises nothing for what the file holds."""
     try:
+        if task.path.is_symlink() and task.path.is_dir():
+            return task.outcome("skipped", reason="linked-folder")
+        if task.path.is_dir():
+            return task.outcome("failed", reason="folder-not-readable")
         if not looks_like_dicom(open_source(task.path).head):
             return task.outcome("skipped", reason="not-dicom")
         with quiet_pydicom():

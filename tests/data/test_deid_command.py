@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import cv2
@@ -182,6 +183,20 @@ def test_an_empty_source_gives_an_empty_report(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     report = deidentify(tmp_path / "src", tmp_path / "out", key_file=tmp_path / "key")
     assert report.outcomes == () and report.exit_code == 0
+
+
+def test_nothing_is_passed_over_in_silence(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "loop").symlink_to(source, target_is_directory=True)
+    os.mkfifo(source / "pipe")
+    (source / "gone").symlink_to(tmp_path / "nowhere")
+    report = deidentify(source, tmp_path / "out", key_file=tmp_path / "key", quiet=True)
+    assert [(o.verdict, o.reason) for o in report.outcomes] == [
+        ("skipped", "linked-folder"),
+        ("failed", "not-decoded"),
+        ("failed", "not-decoded"),
+    ]
 
 
 def test_a_report_shown_by_a_debugger_names_no_path() -> None:
