@@ -32,6 +32,7 @@ from openus_data.progress import Progress
 from openus_data.publish import DERIVED_NAMES, finish_commit, publish
 from openus_data.recipe import BuildRecipe
 from openus_data.records import Item, Reject
+from openus_data.remote_folder import local_request
 from openus_data.sample_table import SampleTable, SampleTableBuilder
 from openus_data.schema import BUILD_NAME, MANIFEST_NAME, REJECTS_NAME, SPLITS, manifest_schema
 from openus_data.shard_task import PlannedSample, ShardPlan, ShardResult, write_shard
@@ -57,7 +58,11 @@ def build(request: BuildRequest) -> BuildReport:
         LockedError: another run works in OUT.
         NoSpace: the disk is full; what is done stands, and the next run goes on from it.
     """
-    started = time.monotonic()
+    with local_request(request) as local:
+        return _build(local, time.monotonic())
+
+
+def _build(request: BuildRequest, started: float) -> BuildReport:
     plan = plan_build(request)
     if request.dry_run:
         return describe(plan)

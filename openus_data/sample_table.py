@@ -7,6 +7,7 @@ has them.
 from __future__ import annotations
 
 import base64
+import os
 from array import array
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -26,7 +27,6 @@ from openus_data.split import ROLES, UNPUBLISHED, SplitInput
 THUMBNAIL_BYTES: Final = THUMBNAIL_PX * THUMBNAIL_PX
 KEY_LETTERS: Final = 20
 _EXACT_LETTERS: Final = 32
-_BLOCK: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +140,7 @@ class SampleTableBuilder(AbstractContextManager["SampleTableBuilder"]):
         shape = (len(order), THUMBNAIL_PX, THUMBNAIL_PX)
         if not len(order):
             return np.empty(shape, np.uint8)
-        arrived = np.memmap(self._arrived, np.uint8, "r", shape=shape)
-        ordered = np.memmap(self._sorted, np.uint8, "w+", shape=shape)
-        for start in range(0, len(order), _BLOCK):
-            ordered[start : start + _BLOCK] = arrived[order[start : start + _BLOCK]]
-        return ordered
+        with self._arrived.open("rb") as arrived, self._sorted.open("wb") as ordered:
+            for place in order.tolist():  # read and written, not mapped: the whole file would count as memory twice
+                ordered.write(os.pread(arrived.fileno(), THUMBNAIL_BYTES, place * THUMBNAIL_BYTES))
+        return np.memmap(self._sorted, np.uint8, "r", shape=shape)

@@ -65,7 +65,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_build(tmp: Path, images: Path, *, out: str = "out", **options: Any) -> BuildReport:
     """Build a private folder under tmp/out with a fixed key."""
-    root = tmp / "root"
+    root = options.pop("root", tmp / "root")
     root.mkdir(exist_ok=True)
     key = root / "key"
     if not key.exists():
