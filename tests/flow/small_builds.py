@@ -64,14 +64,20 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_build(tmp: Path, images: Path, *, out: str = "out", **options: Any) -> BuildReport:
-    """Build a private folder under tmp/out with a fixed key."""
+    """Build a private folder under tmp/out with a fixed key; text is left alone, for other tests look at that."""
     root = options.pop("root", tmp / "root")
     root.mkdir(exist_ok=True)
     key = root / "key"
     if not key.exists():
         key.write_text("ab" * 32)
         key.chmod(0o600)
-    chosen: dict[str, Any] = {"images": images, "name": "clinic", "recipe": "openus", "quiet": True} | options
+    chosen: dict[str, Any] = {
+        "images": images,
+        "name": "clinic",
+        "recipe": "openus",
+        "policy": "keep",
+        "quiet": True,
+    } | options
     return build(BuildRequest(out=tmp / out, root=root, **chosen))
 
 

@@ -68,6 +68,7 @@ def toy_root(tmp: Path, pictures: int = 6) -> Path:
 
 
 def build_toy(tmp: Path, **options: object) -> BuildReport:
+    options = {"policy": "keep"} | options
     return build(
         BuildRequest(out=tmp / "out", root=tmp / "root", cards=(load_card(tmp / "toy.toml"),), quiet=True, **options)  # type: ignore[arg-type]
     )
@@ -190,7 +191,7 @@ def test_a_missing_dataset_does_not_stop_the_rest(tmp_path: Path, inline: None) 
     toy_root(tmp_path)
     (tmp_path / "absent.toml").write_text(CARD.replace('id = "toy"', 'id = "absent"'))
     cards = tuple(load_card(tmp_path / f"{n}.toml") for n in ("toy", "absent"))
-    report = build(BuildRequest(out=tmp_path / "out", root=tmp_path / "root", cards=cards, quiet=True))
+    report = build(BuildRequest(out=tmp_path / "out", root=tmp_path / "root", cards=cards, policy="keep", quiet=True))
     assert report.exit_code == 1 and set(report.missing) == {"absent"} and report.samples == 6
     assert "openus-data fetch absent" in report.to_text()
 

@@ -27,7 +27,8 @@ import sys
 from pathlib import Path
 from openus_data.build import BuildRequest, build
 tmp, out, workers = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-build(BuildRequest(out=tmp / out, root=tmp / "root", images=tmp / "images", name="clinic", workers=workers, quiet=True))
+folders = {"out": tmp / out, "root": tmp / "root", "images": tmp / "images"}
+build(BuildRequest(**folders, name="clinic", workers=workers, policy="keep", quiet=True))
 """
 
 
