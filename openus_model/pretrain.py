@@ -24,6 +24,7 @@ from openus_model.distributed import World, barrier, join_world
 from openus_model.engine import Outcome
 from openus_model.errors import UsageError
 from openus_model.recipe import PretrainRecipe, load_recipe
+from openus_model.seen import write_seen
 from openus_model.track import Tracker, open_tracker
 
 logger = logging.getLogger(__name__)
@@ -130,6 +131,8 @@ def _run(
     tracker = Tracker()
     if world.is_main:
         (run / RECIPE).write_text(recipe.to_yaml())
+        start = recipe.backbone.weights
+        write_seen(run, stream.corpus, before=Path(start) if start else None)
         tracker = open_tracker(run, recipe=recipe.to_dict(), total=clock.steps, done=done, quiet=quiet)
     try:
         engine = build_engine(

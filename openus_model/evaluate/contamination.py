@@ -7,29 +7,19 @@ bits).
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from openus_model.corpus import Corpus
 from openus_model.errors import ContaminatedError
+from openus_model.seen import EVIDENCE, read_seen
 
-SEEN: Final = "seen.parquet"
-COLUMNS: Final = ("dataset", "subject_id", "duplicate_group", "pixel_sha256", "phash")
 NEAR_BITS: Final = 32
 _CHUNK: Final = 256
-
-
-def write_seen(folder: Path, corpus: Corpus) -> None:
-    """Keep what a run trains on, beside its weights; whole or not at all."""
-    aside = folder / f".{SEEN}.{os.getpid()}.part"
-    pq.write_table(corpus.table.select(COLUMNS), aside, compression="zstd")
-    aside.replace(folder / SEEN)
 
 
 def seen_in_pretraining(weights: Path, corpus: Corpus, rows: NDArray[np.int64]) -> dict[str, Any]:
@@ -38,11 +28,10 @@ def seen_in_pretraining(weights: Path, corpus: Corpus, rows: NDArray[np.int64]) 
     Returns:
         `{"known", "images", "by"}`; `known` is false where the weights do not say what they were trained on.
     """
-    path = weights / SEEN
-    if not path.is_file():
+    seen = read_seen(weights)
+    if seen is None:
         return {"known": False, "images": None, "by": {}}
-    seen = pq.read_table(path, partitioning=None)
-    mine = corpus.table.select(COLUMNS).take(pa.array(rows))
+    mine = corpus.table.select(EVIDENCE).take(pa.array(rows))
     flags = {
         "pixels": _is_in(mine, seen, ("pixel_sha256",)),
         "subject": _is_in(mine, seen, ("dataset", "subject_id")),

@@ -15,9 +15,9 @@ from openus_model.backbones import build_backbone
 from openus_model.corpus import Corpus
 from openus_model.errors import ContaminatedError, DataError, UsageError
 from openus_model.evaluate import EvaluateRequest, evaluate
-from openus_model.evaluate.contamination import write_seen
 from openus_model.evaluate.task import assign_folds, make_folds, make_task, take_fraction
 from openus_model.saved import save_backbone
+from openus_model.seen import write_seen
 
 ADAPTER = """
 import torch

@@ -1,0 +1,52 @@
+"""What weights were trained on: `seen.parquet`, a row per image, beside a run's checkpoints and carried on by `export`.
+
+It holds pseudonyms and hashes, no pixel: enough to ask whether a test image was seen (`evaluate.contamination`), and to
+fill in a model card (`model_card`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from openus_model.checkpoint import STATE
+from openus_model.corpus import Corpus
+
+SEEN: Final = "seen.parquet"
+EVIDENCE: Final = ("dataset", "subject_id", "duplicate_group", "pixel_sha256", "phash")
+"""What contamination is decided by."""
+ABOUT: Final = ("license", "redistributable", "organ", "device_manufacturer")
+"""What a model card says of it."""
+
+
+def write_seen(folder: Path, corpus: Corpus, before: Path | None = None) -> None:
+    """Keep what a run trains on, beside its weights; whole or not at all.
+
+    Args:
+        folder: of the run.
+        corpus: what it trains on.
+        before: folder of the weights that it starts from; what they have seen counts too.
+    """
+    tables = [corpus.table.select([*EVIDENCE, *ABOUT])]
+    earlier = None if before is None else read_seen(before)
+    if earlier is not None:
+        tables.append(earlier)
+    aside = folder / f".{SEEN}.{os.getpid()}.part"
+    pq.write_table(pa.concat_tables(tables, promote_options="permissive"), aside, compression="zstd")
+    aside.replace(folder / SEEN)
+
+
+def find_seen(weights: Path) -> Path | None:
+    """The file beside weights: in their folder, or in the run that a checkpoint belongs to."""
+    folder = weights.parent.parent if (weights / STATE).is_file() else weights
+    return folder / SEEN if (folder / SEEN).is_file() else None
+
+
+def read_seen(weights: Path) -> pa.Table | None:
+    """The rows beside weights; None where they do not say."""
+    path = find_seen(weights)
+    return None if path is None else pq.read_table(path, partitioning=None)
