@@ -6,8 +6,8 @@
     python benchmarks/build.py workers          # wall clock of two workers against one
     python benchmarks/build.py scale --count 10000          # cost of each stage for that many cheap pictures
 
-Times are CPU seconds of this process, which other work on the machine disturbs least; the pictures are speckle in a
-fan with text around it, 800 x 600, written here. Rivals' figures on such pictures are in docs/explain/build.md.
+Times are CPU seconds of this process, which other work on the machine disturbs least; the pictures are phantoms,
+800 x 600, or plain speckle where only the coding counts.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ from openus_data.candidate import process
 from openus_data.encode import decode_stored, encode
 from openus_data.executor import Outcome
 from openus_data.journal import Journal
-from openus_data.records import Cone, Item, Pixels
+from openus_data.phantom import phantom
+from openus_data.records import Cone, Geometry, Item, Pixels
 from openus_data.sample_table import SampleTableBuilder
 from openus_data.shards import ShardWriter
 from openus_data.stage_records import SourceTask
 
+GEOMETRIES: tuple[Geometry, ...] = ("sector", "curvilinear", "linear", "trapezoid")
 CODECS = {"png": ".png", "jpeg": ".jpg"}
 
 
@@ -66,13 +68,15 @@ def picture(seed: int, height: int = 600, width: int = 800, *, colour: bool = Fa
     return np.asarray(image, dtype=np.uint8)
 
 
-def write_pictures(folder: Path, count: int, suffix: str, *, height: int = 600, width: int = 800) -> list[Path]:
-    """Files on disk, one subject for every five."""
+def write_pictures(folder: Path, count: int, suffix: str) -> list[Path]:
+    """Made-up ultrasound of all shapes under a scanner's interface, 800 x 600, one subject for every five."""
     paths = []
     for seed in range(count):
         path = folder / f"s{seed // 5:06d}" / f"{seed:07d}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), picture(seed, height, width), [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix == ".jpg" else [])
+        image = phantom(seed, geometry=GEOMETRIES[seed % len(GEOMETRIES)]).image
+        drawable = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(path), drawable, [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix == ".jpg" else [])
         paths.append(path)
     return paths
 
