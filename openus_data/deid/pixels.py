@@ -17,7 +17,7 @@ from openus_data.records import Pixels, TextBox
 
 ROUNDS: Final = 6
 """How often a frame is looked at and filled before it counts as doubtful. A fill from the neighbourhood can leave edges
-that read as strokes, and changes what stands out around it; from the second round on boxes are filled by their mean."""
+that read as strokes, and changes what stands out around it; from the fourth round on boxes are filled by their mean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ def _clean_one(
         found = find_text(picture, inside, ocr=ocr)
         if not found:
             return picture, filled, False
-        picture = remove_text(picture, found) if attempt == 0 else _flatten(picture, found)
+        picture = remove_text(picture, found) if attempt < 3 else _flatten(picture, found)
         filled = (*filled, *found)
     return picture, filled, bool(find_text(picture, inside, ocr=ocr))
 
