@@ -39,9 +39,9 @@ def slabs(traced: Trace) -> list[Shape]:
     return [_upright(traced.box)] if slab is None else [_upright(traced.box), slab]
 
 
-def fans(traced: Trace) -> list[Shape]:
-    """Fans with their apex above, in cells, between straight borders."""
-    return list(_fans(traced.border, traced.box))
+def fans(traced: Trace) -> Iterator[Shape]:
+    """Fans with their apex above, in cells, between straight borders; the likelier first."""
+    yield from _fans(traced.border, traced.box)
 
 
 def arc_fans(traced: Trace) -> list[Shape]:

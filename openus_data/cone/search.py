@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from openus_data.cone.shape import Shape, Slab
 _LEVELS = (0, 2, 6, 12)
 _NEW_CELLS = 0.97
 _AREA_BONUS = 0.08
-_POOR, _GOOD, _VERY_GOOD = 1.1, 1.25, 1.4
+_POOR, _GOOD, _VERY_GOOD, _EXCELLENT = 1.1, 1.25, 1.4, 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,9 @@ def search(evidence: Evidence, allowed: Mask | None = None) -> Found | None:
 def search_mask(mask: Mask) -> Found | None:
     """The best shape for one mask; the dearer and rarer ones are tried only while nothing fits well."""
     traced = trace(mask)
-    best = _best(None, [*slabs(traced), *fans(traced)], mask)
+    best = _best(None, slabs(traced), mask)
+    if best is None or best.merit < _EXCELLENT:
+        best = _best(best, fans(traced), mask)
     if best is None or best.merit < _GOOD:
         best = _best(best, arc_fans(traced), mask)
     if best is None or best.merit < _POOR:
@@ -69,9 +72,11 @@ def search_mask(mask: Mask) -> Found | None:
     return best
 
 
-def _best(best: Found | None, shapes: list[Shape], mask: Mask) -> Found | None:
+def _best(best: Found | None, shapes: Iterable[Shape], mask: Mask) -> Found | None:
     for shape in shapes:
         best = _better(best, judge(shape, mask))
+        if best is not None and best.merit > _EXCELLENT:
+            break
     return best
 
 
