@@ -242,13 +242,13 @@ def _secret_key(request: BuildRequest) -> Pseudonymizer:
 
 def _check_folders(request: BuildRequest) -> None:
     if request.out.exists() and not request.out.is_dir():
-        raise UsageError("--out is not a folder", where=request.out.name)
+        raise UsageError("not a folder", where="--out", next_step="name a folder, or one that is not there yet")
     if request.images is None:
         if request.name is not None:
             raise UsageError("--name belongs to --images", next_step="give the folder with --images DIR")
         return
     if not request.images.is_dir():
-        raise UsageError("--images is not a folder", where=request.images.name)
+        raise UsageError("not a folder", where="--images", next_step="name the folder that holds the private pictures")
     out, images = request.out.resolve(), request.images.resolve()
     if out.is_relative_to(images) or images.is_relative_to(out):
         raise UsageError("--out and --images lie inside each other", next_step="choose another --out")
