@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 
 from openus_data.card import Card, load_card, load_cards, resolve_cards
+from openus_data.citation import bibtex
 from openus_data.deid.pseudonym import public_pseudonymizer
 from openus_data.errors import UsageError
 from openus_data.items import Listing, classify, image_key, mask_key
@@ -283,14 +284,6 @@ def datasets_markdown(cards: Iterable[Card]) -> str:
         cells = (f"`{card.id}`", f"[{title}]({card.homepage})", card.organ, counts, card.access, _license_word(card))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def bibtex(card: Card) -> str:
-    """The citation as a BibTeX entry."""
-    lines = [f"@misc{{{card.id},", f"  note = {{{card.citation.text}}},", f"  title = {{{card.title}}},"]
-    if card.citation.doi or card.citation.data_doi:
-        lines.append(f"  doi = {{{card.citation.doi or card.citation.data_doi}}},")
-    return "\n".join([*lines, f"  howpublished = {{\\url{{{card.homepage}}}}},", "}"])
 
 
 def plain(value: object) -> object:

@@ -16,6 +16,8 @@ import pyarrow as pa
 
 from openus_data.errors import CorpusError
 from openus_data.records import Pixels
+from openus_data.schema import MASK_SUFFIX, METADATA_SUFFIX
+from openus_data.shards import BLOCK_BYTES, tar_bytes, tar_header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,3 +63,31 @@ def read_pixels(out: Path, row: Mapping[str, Any]) -> Pixels:
         where = f"{row['shard']}: {row['sample_id']}"
         raise CorpusError("an image does not decode", where=where, next_step="run openus-data verify")
     return np.asarray(pixels if grey else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+
+
+def read_companions(out: Path, row: Mapping[str, Any]) -> dict[str, bytes]:
+    """What lies behind a sample's image in its shard: `json`, and `mask.png` where the dataset has masks.
+
+    Raises:
+        CorpusError: the shard is missing or damaged there.
+    """
+    sample, found = str(row["sample_id"]), dict[str, bytes]()
+    at = int(row["offset"]) - BLOCK_BYTES + tar_bytes(int(row["size_bytes"]))
+    try:
+        with (out / row["shard"]).open("rb") as shard:
+            for _ in (METADATA_SUFFIX, MASK_SUFFIX):
+                shard.seek(at)
+                header = shard.read(BLOCK_BYTES)
+                name = header[:100].rstrip(b"\0").decode("ascii", "replace")
+                if not name.startswith(f"{sample}."):
+                    break
+                digits = header[124:135]
+                size = int(digits, 8) if digits.isdigit() else -1
+                if size < 0 or tar_header(name, size) != header:
+                    where = f"{row['shard']}: {sample}"
+                    raise CorpusError("a damaged tar header", where=where, next_step="run openus-data verify")
+                found[name.removeprefix(f"{sample}.")] = shard.read(size)
+                at += tar_bytes(size)
+    except OSError:
+        raise CorpusError("a shard is missing", where=row["shard"], next_step="run openus-data verify") from None
+    return found

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from openus_data.audit.rows import EXAMPLES, Rows, open_rows
+from openus_data.audit.rows import EXAMPLES, Rows
+from openus_data.manifest import read_manifest
+
+KINDS: Final = {
+    "came": "o.sample_id is null",
+    "went": "n.sample_id is null",
+    "changed": "o.pixel_sha256 <> n.pixel_sha256",
+    "moved": "o.split <> n.split",
+    "relabelled": "o.labels <> n.labels",
+}
+"""Kind of a difference to its condition over old rows `o` joined to new rows `n`; null is not true."""
+_COLUMNS: Final = ("sample_id", "dataset", "split", "labels", "pixel_sha256")
 
 
 def compare(rows: Rows, earlier: Path) -> dict[str, Any]:
@@ -16,27 +27,31 @@ def compare(rows: Rows, earlier: Path) -> dict[str, Any]:
     Raises:
         CorpusError: no finished build there.
     """
-    columns = ("pixel_sha256", "split", "labels", "dataset")
-    with open_rows([earlier], None) as old_rows:
-        old = {r[0]: r[1:] for r in old_rows.ask(f"select sample_id, {', '.join(columns)} from m")}
-    new = {r[0]: r[1:] for r in rows.ask(f"select sample_id, {', '.join(columns)} from m")}
-    both = sorted(new.keys() & old.keys())
-    differences = {
-        "came": sorted(new.keys() - old.keys()),
-        "went": sorted(old.keys() - new.keys()),
-        "changed": [i for i in both if new[i][0] != old[i][0]],
-        "moved": [i for i in both if new[i][1] != old[i][1]],
-        "relabelled": [i for i in both if new[i][2] != old[i][2]],
+    old = read_manifest(earlier, _COLUMNS)
+    rows.attach("old_rows", old)
+    marks = ", ".join(f"coalesce({condition}, false) as {kind}" for kind, condition in KINDS.items())
+    rows.ask(
+        "create or replace temp table differences as select coalesce(n.sample_id, o.sample_id) as sample_id, "
+        f"coalesce(n.dataset, o.dataset) as dataset, {marks} "
+        "from old_rows o full outer join m n on o.sample_id = n.sample_id"
+    )
+    kinds = {
+        kind: {
+            "count": int(rows.one(f"select count(*) from differences where {kind}")),
+            "examples": rows.column(
+                f"select sample_id from differences where {kind} order by sample_id limit {EXAMPLES}"
+            ),
+        }
+        for kind in KINDS
     }
-    by_dataset: dict[str, dict[str, int]] = {}
-    for kind, ids in differences.items():
-        for sample in ids:
-            dataset = str((new.get(sample) or old[sample])[3])
-            by_dataset.setdefault(dataset, {}).setdefault(kind, 0)
-            by_dataset[dataset][kind] += 1
+    sums = ", ".join(f"count(*) filter ({kind})" for kind in KINDS)
+    by_dataset = {
+        str(dataset): {kind: int(n) for kind, n in zip(KINDS, counted, strict=True) if n}
+        for dataset, *counted in rows.ask(f"select dataset, {sums} from differences group by 1 order by 1")
+    }
     return {
-        "before": len(old),
-        "now": len(new),
-        "kinds": {kind: {"count": len(ids), "examples": ids[:EXAMPLES]} for kind, ids in differences.items()},
-        "by_dataset": dict(sorted(by_dataset.items())),
+        "before": old.num_rows,
+        "now": rows.count,
+        "kinds": kinds,
+        "by_dataset": {dataset: counted for dataset, counted in by_dataset.items() if counted},
     }

@@ -22,6 +22,7 @@ STANDARD: Final = (
     "pathology",
     "institution",
     "country",
+    "year",
     "license",
     "split",
     "role",
@@ -30,7 +31,7 @@ STANDARD: Final = (
     "spacing",
     "colour",
 )
-"""Counted always; anatomy and device first. The last three are made from other columns."""
+"""Counted always; anatomy and device first. Resolution, spacing, colour and year (of publication) are made from others."""
 CROSSED: Final = (
     ("organ", "device_manufacturer"),
     ("organ", "split"),
@@ -47,6 +48,7 @@ _MADE: Final = {
     "when least(width_px, height_px) < 512 then '256 to 511 px' "
     "when least(width_px, height_px) < 1024 then '512 to 1023 px' else '1024 px and more' end",
     "spacing": "case when spacing_row_mm is null then 'unknown' else 'calibrated' end",
+    "year": "coalesce((select cast(y.year as varchar) from years y where y.dataset = m.dataset), 'unknown')",
     "colour": "case when channels = 1 then 'grey' else 'colour' end",
 }
 _COLUMNS: Final = {c.name: str(c.type) for c in MANIFEST_COLUMNS}

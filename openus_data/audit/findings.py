@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from openus_data.audit.request import Finding, Severity
 from openus_data.audit.rows import EXAMPLES, Rows
 from openus_data.card import Card
-from openus_data.deid.residual import scan_row, scan_text
 
 DOUBTFUL_CONFIDENCE: Final = 0.5
-SCANNED_COLUMNS: Final = (
-    "view",
-    "pathology",
-    "labels",
-    "device_model",
-    "transducer",
-    "institution",
-    "license",
-    "cone_method",
-)
-"""Columns whose distinct values are read; ids are held to their shape instead, in `id_shapes`."""
 
 
 def row_findings(rows: Rows, cards: Mapping[str, Card]) -> list[Finding]:
@@ -37,7 +24,6 @@ def row_findings(rows: Rows, cards: Mapping[str, Card]) -> list[Finding]:
         doubtful_cones,
         cone_outliers,
         poor_pictures,
-        header_like_text,
         unknown_licences,
     )
     found = [finding for check in checks for finding in check(rows)]
@@ -166,53 +152,6 @@ def poor_pictures(rows: Rows) -> Iterator[Finding]:
         )
         title = f"pictures flagged {flag.replace('_', ' ')}"
         yield Finding(id="poor_pictures", severity="note", title=title, count=int(count), examples=tuple(ids))
-
-
-def header_like_text(rows: Rows) -> Iterator[Finding]:
-    """Strings that read like a header, in any column; only their shape is shown."""
-    kinds: Counter[str] = Counter()
-    shapes: dict[str, str] = {}
-    for column in SCANNED_COLUMNS:
-        for value, count in rows.ask(
-            f"select {column}, count(*) from m where {column} is not null group by 1 order by 1"
-        ):
-            for found in scan_row({column: str(value)}):
-                kinds[f"{column}: {found.kind}"] += int(count)
-                shapes[f"{column}: {found.kind}"] = found.shape
-    for column in (
-        "sample_id",
-        "subject_id",
-        "study_id",
-        "duplicate_group",
-        "pixel_sha256",
-        "source_sha256",
-        "phash",
-        "shard",
-    ):
-        for value in _odd_ids(rows, column):
-            for found in scan_row({column: value}):
-                kinds[f"{column}: {found.kind}"] += 1
-                shapes[f"{column}: {found.kind}"] = found.shape
-    for reason, count in rows.ask("select detail, count(*) from rejects group by 1 order by 1"):
-        for found in scan_text(reason, place="rejects.detail"):
-            kinds[f"rejects.detail: {found.kind}"] += int(count)
-            shapes[f"rejects.detail: {found.kind}"] = found.shape
-    yield Finding(
-        id="header_like_text",
-        severity="error",
-        title="values that read like a patient's header",
-        count=sum(kinds.values()),
-        detail="Names, dates, UIDs, paths or numbers where none belong. Do not share this corpus; report it.",
-        examples=tuple(f"{place} like {shapes[place]}" for place in sorted(kinds)[:EXAMPLES]),
-    )
-
-
-def _odd_ids(rows: Rows, column: str) -> Sequence[str]:
-    """Ids that hold anything but lower-case letters, digits and the few signs that ids have."""
-    pattern = r"[a-z0-9_-]+" if column != "shard" else r"shards/[a-z]+/openus-[a-z]+-[0-9]{6}\.tar"
-    return rows.column(
-        f"select distinct {column} from m where not regexp_full_match({column}, '{pattern}') order by 1 limit 100"
-    )
 
 
 def unknown_licences(rows: Rows) -> Iterator[Finding]:

@@ -1,8 +1,7 @@
-"""What may be done with a corpus: licence classes, what each kind of use would keep, whom to cite."""
+"""What may be done with a corpus: licence classes, what each kind of use would keep."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ COMMERCIAL_CLASSES: Final = ("attribution",)
 
 def licence(rows: Rows, cards: Mapping[str, Card]) -> dict[str, Any]:
     """Images by class and by licence, and what each kind of use would keep. A reading of terms, no legal advice."""
+    listed = []
     by_dataset = rows.ask(
         "select dataset, coalesce(license, 'unknown'), count(*), count(*) filter (redistributable) "
         "from m group by 1, 2 order by 1, 2"
@@ -27,40 +27,25 @@ def licence(rows: Rows, cards: Mapping[str, Card]) -> dict[str, Any]:
         classes[kind] = classes.get(kind, 0) + int(count)
         licences[str(name)] = licences.get(str(name), 0) + int(count)
         redistributable += int(shareable)
+        listed.append(
+            {
+                "dataset": dataset,
+                "class": kind,
+                "licence": name,
+                "images": int(count),
+                "redistributable": int(shareable),
+            }
+        )
         commercial += int(count) if kind in COMMERCIAL_CLASSES else 0
     return {
         "classes": dict(sorted(classes.items())),
         "licences": dict(sorted(licences.items())),
         "redistributable_images": redistributable,
         "commercial_images": commercial,
+        "datasets": listed,
         "note": "A reading of published terms, no legal advice. `build --license-class attribution` keeps these only.",
     }
 
 
 def _class(dataset: str, cards: Mapping[str, Card]) -> str:
     return cards[dataset].license.class_ if dataset in cards else PRIVATE
-
-
-def bibtex(datasets: list[str], cards: Mapping[str, Card]) -> str:
-    """A BibTeX entry for every dataset that has a card, in the order of ids."""
-    entries = []
-    for name in sorted(datasets):
-        if name not in cards:
-            continue
-        card = cards[name]
-        fields = {
-            "title": card.title,
-            "note": card.citation.text,
-            "url": card.homepage or "",
-            "doi": card.citation.doi or "",
-        }
-        year = re.search(r"\b(?:19|20)\d\d\b", card.citation.text)
-        if year:
-            fields["year"] = year.group()
-        body = ",\n".join(f"  {key} = {{{_plain(str(value))}}}" for key, value in sorted(fields.items()) if value)
-        entries.append(f"@misc{{{name},\n{body}\n}}")
-    return "\n\n".join(entries) + "\n"
-
-
-def _plain(text: str) -> str:
-    return text.replace("{", "(").replace("}", ")").replace("\\", "/")

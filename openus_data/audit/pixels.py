@@ -1,8 +1,10 @@
-"""A second look at the stored pictures: text that is left, masks that do not fit, pictures that do not decode."""
+"""A second look at the stored samples: text that is left, masks that do not fit, names in metadata, damage."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -11,20 +13,24 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from openus_data.audit.request import Finding
 from openus_data.audit.rows import EXAMPLES, Rows
 from openus_data.deid.burned_in import find_text
+from openus_data.deid.residual import scan_json
 from openus_data.errors import CorpusError
 from openus_data.progress import Progress
-from openus_data.records import Box, Pixels, TextBox
-from openus_data.samples import read_pixels
-from openus_data.schema import pixel_sha256
+from openus_data.records import Box, Pixels
+from openus_data.samples import read_companions, read_pixels
+from openus_data.schema import MASK_SUFFIX, METADATA_SUFFIX, pixel_sha256
 
 SAMPLE: Final = 500
 _CHUNK: Final = 64
 _SURE: Final = 0.8
 """Score from which a box counts as text that is left: the audit reports what a person would read, not every speck."""
+_MOST_OUTSIDE: Final = 0.05
+"""Share of a mask's pixels that may lie outside the scan area: hand-drawn borders overlap the edge a little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +41,20 @@ class Looked:
         sample_id: of the picture.
         fault: "unreadable", "hash", or empty.
         text: boxes of text that is left.
+        mask: "size", "outside", or empty.
+        metadata: kinds of header-like text in the sample's JSON, with the place.
     """
 
     sample_id: str
     fault: str = ""
     text: tuple[Box, ...] = ()
+    mask: str = ""
+    metadata: tuple[str, ...] = ()
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether the second look showed anything."""
+        return bool(self.fault or self.text or self.mask or self.metadata)
 
 
 def look(rows: Rows, outs: Sequence[Path], images: str, quiet: bool) -> tuple[int, list[Looked]]:
@@ -48,7 +63,8 @@ def look(rows: Rows, outs: Sequence[Path], images: str, quiet: bool) -> tuple[in
     Args:
         rows: the audited rows.
         outs: the corpora.
-        images: none, sample or all. The sample is the first 500 by sample_id, which a keyed hash makes a random one.
+        images: none, sample or all. The sample is 500, shared out evenly among datasets; within one,
+            digests of the pixels draw them, so that equal corpora have equal samples.
         quiet: no progress bar.
     """
     if images == "none":
@@ -57,7 +73,10 @@ def look(rows: Rows, outs: Sequence[Path], images: str, quiet: bool) -> tuple[in
     names = ("corpus", "shard", "offset", "size_bytes", "channels", "sample_id", "pixel_sha256", "cone_polygon")
     found = [
         dict(zip(names, r, strict=True))
-        for r in rows.ask(f"select {', '.join(map(_quoted, names))} from m order by sample_id {limit}")
+        for r in rows.ask(
+            f"select {', '.join(map(_quoted, names))} from (select *, row_number() over (partition by corpus, dataset "
+            f"order by pixel_sha256, sample_id) as turn from m) order by turn, corpus, dataset {limit}"
+        )
     ]
     chunks = [(list(outs), found[k : k + _CHUNK]) for k in range(0, len(found), _CHUNK)]
     shown: list[Looked] = []
@@ -82,35 +101,85 @@ def _quoted(name: str) -> str:
 def _look_at(chunk: tuple[list[Path], list[dict[str, Any]]]) -> list[Looked]:
     outs, rows = chunk
     cv2.setNumThreads(1)
-    return [looked for row in rows if (looked := _one(outs[row["corpus"]], row)) is not None]
+    return [looked for row in rows if (looked := _one(outs[row["corpus"]], row)).is_odd]
 
 
-def _one(out: Path, row: dict[str, Any]) -> Looked | None:
+def _one(out: Path, row: dict[str, Any]) -> Looked:
+    sample = str(row["sample_id"])
     try:
-        pixels = read_pixels(out, row)
+        pixels, beside = read_pixels(out, row), read_companions(out, row)
     except CorpusError:
-        return Looked(sample_id=row["sample_id"], fault="unreadable")
+        return Looked(sample_id=sample, fault="unreadable")
     if pixel_sha256(pixels) != row["pixel_sha256"]:
-        return Looked(sample_id=row["sample_id"], fault="hash")
-    text = tuple(t.box for t in remaining_text(pixels, row["cone_polygon"]))
-    return Looked(sample_id=row["sample_id"], text=text) if text else None
+        return Looked(sample_id=sample, fault="hash")
+    inside = scan_area(pixels, row["cone_polygon"])
+    found = scan_metadata(beside.get(METADATA_SUFFIX, b"{}"))
+    return Looked(
+        sample_id=sample,
+        text=tuple(t.box for t in find_text(pixels, inside) if t.score >= _SURE),
+        mask=mask_fault(beside[MASK_SUFFIX], inside) if MASK_SUFFIX in beside else "",
+        metadata=tuple(sorted(set(found))),
+    )
 
 
-def remaining_text(pixels: Pixels, polygon: Sequence[Sequence[float]]) -> tuple[TextBox, ...]:
-    """Text that is still in a stored picture, inside its scan area."""
+def scan_area(pixels: Pixels, polygon: Sequence[Sequence[float]]) -> NDArray[np.bool_]:
+    """The scan area as bool (H, W); all of the picture where no outline was found."""
     inside = np.zeros(pixels.shape[:2], np.uint8)
     if polygon:
         cv2.fillPoly(inside, [np.round(np.asarray(polygon)).astype(np.int32)], 1)
     else:
         inside[:] = 1
-    return tuple(t for t in find_text(pixels, inside.astype(bool)) if t.score >= _SURE)
+    return inside.astype(bool)
+
+
+def mask_fault(data: bytes, inside: NDArray[np.bool_]) -> str:
+    """What does not fit about a mask: "unreadable", "size", "outside" the scan area, or nothing.
+
+    Args:
+        data: the encoded mask.
+        inside: scan area of its image, (H, W).
+    """
+    mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if mask is None:
+        return "unreadable"
+    if mask.shape[:2] != inside.shape:
+        return "size"
+    marked = mask.reshape(*inside.shape, -1).any(axis=2)
+    around = cv2.dilate(inside.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    count = int(marked.sum())
+    return "outside" if count and float((marked & ~around).sum()) / count > _MOST_OUTSIDE else ""
+
+
+def scan_metadata(data: bytes) -> Iterator[str]:
+    """Header-like text in a sample's JSON, as "place: kind"."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        yield "not JSON"
+        return
+    if isinstance(found, dict) and isinstance(found.get("labels"), str):
+        try:
+            found = {**found, "labels": json.loads(found["labels"])}
+        except ValueError:
+            yield "labels: not JSON"
+    yield from (f"{f.place.split('.')[0]}: {f.kind}" for f in scan_json(found))
 
 
 def pixel_findings(looked_at: int, shown: Sequence[Looked]) -> list[Finding]:
     """Findings of the second look."""
     text = [s.sample_id for s in shown if s.text]
     damaged = [s.sample_id for s in shown if s.fault]
+    metadata = [s for s in shown if s.metadata]
     found = [
+        *_mask_findings(shown),
+        Finding(
+            id="header_like_metadata",
+            severity="error",
+            title="samples whose JSON holds something that reads like a patient's header",
+            count=len(metadata),
+            detail=f"{_tally(k for s in metadata for k in s.metadata)}. Do not share this corpus.",
+            examples=tuple(s.sample_id for s in metadata[:EXAMPLES]),
+        ),
         Finding(
             id="residual_text",
             severity="warning",
@@ -129,3 +198,20 @@ def pixel_findings(looked_at: int, shown: Sequence[Looked]) -> list[Finding]:
         ),
     ]
     return [f for f in found if f.count]
+
+
+def _mask_findings(shown: Sequence[Looked]) -> Iterator[Finding]:
+    odd = [s for s in shown if s.mask]
+    yield Finding(
+        id="masks_do_not_fit",
+        severity="warning",
+        title="masks that do not fit their picture",
+        count=len(odd),
+        detail=f"{_tally(s.mask for s in odd)}. size: other height or width than the picture; outside: over "
+        f"{_MOST_OUTSIDE:.0%} of the marked pixels lie outside the scan area, so one of the two is wrong.",
+        examples=tuple(s.sample_id for s in odd[:EXAMPLES]),
+    )
+
+
+def _tally(words: Iterable[str]) -> str:
+    return ", ".join(f"{word} ({count:,})" for word, count in sorted(Counter(words).items()))

@@ -28,6 +28,7 @@ class AuditReport:
         licence: what may be done.
         findings: worst first.
         looked_at: pictures looked at again.
+        cones, duplicates, quality, privacy: see `sections`.
         compare: against an earlier build, or None.
         strict: whether a finding over its threshold fails.
         thresholds: what is still allowed.
@@ -45,6 +46,10 @@ class AuditReport:
     licence: Mapping[str, Any]
     findings: Sequence[Finding]
     looked_at: int
+    cones: Mapping[str, Any]
+    duplicates: Mapping[str, Any]
+    quality: Sequence[Mapping[str, Any]]
+    privacy: Mapping[str, Any]
     compare: Mapping[str, Any] | None = None
     strict: bool = False
     thresholds: Thresholds = field(default_factory=Thresholds)
@@ -73,6 +78,10 @@ class AuditReport:
             "flow": list(self.flow),
             "paper": dict(self.paper),
             "licence": dict(self.licence),
+            "cones": dict(self.cones),
+            "duplicates": dict(self.duplicates),
+            "quality": list(self.quality),
+            "privacy": dict(self.privacy),
             "findings": [f.to_json() for f in self.findings],
             "images_looked_at": self.looked_at,
             "compare": self.compare,

@@ -9,13 +9,16 @@ from openus_data.audit.compare import compare
 from openus_data.audit.composition import CROSSED, STANDARD, concentration, counts, cross, totals
 from openus_data.audit.findings import row_findings
 from openus_data.audit.flow import beside_the_paper, flow
-from openus_data.audit.licence import bibtex, licence
+from openus_data.audit.licence import licence
 from openus_data.audit.page import write_page
 from openus_data.audit.pixels import look, pixel_findings
 from openus_data.audit.report import AuditReport
 from openus_data.audit.request import AuditRequest, load_thresholds
 from openus_data.audit.rows import Rows, open_rows
+from openus_data.audit.sections import cones, duplicates, privacy, quality
+from openus_data.audit.withheld import withhold
 from openus_data.card import Card, find_cards_dirs, load_card
+from openus_data.citation import bibliography, publication_year
 from openus_data.errors import UsageError
 from openus_data.store import write_bytes_aside
 
@@ -35,6 +38,8 @@ KNOWN_FINDINGS: Final = frozenset(
         "no_subject_key",
         "residual_text",
         "damaged_pictures",
+        "masks_do_not_fit",
+        "header_like_metadata",
     }
 )
 _WORST_FIRST: Final = ("error", "warning", "note")
@@ -51,16 +56,18 @@ def audit(request: AuditRequest) -> AuditReport:
         raise UsageError("no such choice", where="--images", expected="none, sample or all", got=request.images)
     thresholds = load_thresholds(request.recipe, KNOWN_FINDINGS)
     with open_rows(request.outs, request.where) as rows:
+        looked_at, shown = look(rows, request.outs, request.images, request.quiet)
+        leaks = withhold(rows)
         cards = _cards_of(rows)
+        rows.learn_years({name: year for name, card in cards.items() if (year := publication_year(card))})
         by = {column: counts(rows, column) for column in dict.fromkeys((*STANDARD, *request.by))}
         datasets = flow(rows, cards)
-        looked_at, shown = look(rows, request.outs, request.images, request.quiet)
-        found = [*row_findings(rows, cards), *pixel_findings(looked_at, shown)]
+        found = [*leaks, *row_findings(rows, cards), *pixel_findings(looked_at, shown)]
         found.sort(key=lambda f: (_WORST_FIRST.index(f.severity), f.id, f.title))
         written = {}
         if request.bibtex is not None:
             names = [str(d["dataset"]) for d in datasets if d["kept"]]
-            write_bytes_aside(request.bibtex, bibtex(names, cards).encode())
+            write_bytes_aside(request.bibtex, bibliography(names, cards).encode())
             written["citations"] = str(request.bibtex)
         if request.html is not None:
             written["page"] = str(request.html)
@@ -75,6 +82,10 @@ def audit(request: AuditRequest) -> AuditReport:
             licence=licence(rows, cards),
             findings=found,
             looked_at=looked_at,
+            cones=cones(rows),
+            duplicates=duplicates(rows),
+            quality=quality(rows),
+            privacy=privacy(rows),
             compare=compare(rows, request.compare) if request.compare is not None else None,
             strict=request.strict,
             thresholds=thresholds,

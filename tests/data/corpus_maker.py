@@ -58,7 +58,7 @@ def _row(k: int, image: Pixels, sample: Mapping[str, Any]) -> dict[str, Any]:
     row = {
         "sample_id": f"toy-{k:020x}",
         "dataset": "toy",
-        "subject_id": f"subject-{k:04d}",
+        "subject_id": f"toy-{k:012x}",
         "study_id": None,
         "frame_index": 0,
         "split": "pretrain",
