@@ -1,46 +1,63 @@
-"""Burned-in text: find it in the picture, take it out of the picture.
+"""Burned-in text: find it in the picture, take it out of the picture, say whether any remains.
 
-Text is thin, bright and crisp, and stands in lines; speckle is blurred by the beam and stands nowhere in particular. A
-white top-hat keeps what is thinner than a letter's stroke, a threshold held against the local contrast of the speckle
-keeps what is crisp, and strokes of one height side by side make a line.
+    boxes = find_text(pixels, inside)
+    cleaned = remove_text(pixels, boxes)
+    text_remains(cleaned, inside)
+
+First `text_lines` proposes lines and `text_gate` says how likely each is text; what the gate holds for likely is then
+completed to whole lines. With `ocr`, the detector of the `[ocr]` extra (`text_ocr`) looks closer at what the gate
+proposes: it drops what only resembled text and completes what was found in part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from openus_data.deid.text_boxes import completed, merged
+from openus_data.deid.text_gate import chances
+from openus_data.deid.text_lines import candidate_lines, relief
+from openus_data.deid.text_ocr import confirmed
+from openus_data.deid.text_removal import filled
 from openus_data.records import Pixels, TextBox
 
-_STROKE = cv2.getStructuringElement(cv2.MORPH_RECT, (9, 9))
-_LEAST_CONTRAST = 45.0
-_SPECKLE_FACTOR = 3.2
-_LETTER_HEIGHTS_PX = (5, 44)
+LIKELY: Final = 0.3
+"""Probability from which a line counts as text, chosen by cross-validation: `benchmarks/train_text.py`."""
+POSSIBLE: Final = 0.03
+"""Probability from which a line is a part of the text beside it, and worth a look by the OCR detector."""
+SURE: Final = 0.8
+"""Probability from which a line is text without the OCR detector's word, and a cleaned picture is not clean."""
+CLIP_FRAMES: Final = 12
+"""Frames of a clip, evenly spread, that text has to stand still on."""
 
 
 def find_text(pixels: Pixels, inside: NDArray[np.bool_] | None = None, *, ocr: bool = False) -> tuple[TextBox, ...]:
-    """Boxes of text and calliper labels.
+    """Boxes of text and calliper labels, from left to right.
 
     Args:
-        pixels: uint8 (H, W) or (H, W, 3).
+        pixels: uint8 (H, W) or (H, W, 3) RGB.
         inside: where to look, bool (H, W); None looks everywhere.
         ocr: let the detector of the `[ocr]` extra look too.
+
+    Returns:
+        Boxes whose `score` is the gate's probability, or 1 where the OCR detector agrees.
+
+    Raises:
+        MissingExtra: `ocr` without the extra.
     """
-    strokes = stroke_mask(pixels, inside)
-    joined = cv2.morphologyEx(strokes, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_RECT, (13, 3)))
-    count, _, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
-    boxes = []
-    for x, y, w, h, _area in stats[1:count].tolist():
-        if not (_LETTER_HEIGHTS_PX[0] <= h <= _LETTER_HEIGHTS_PX[1] and w >= 1.2 * h):
-            continue
-        share = float(strokes[y : y + h, x : x + w].mean()) / 255
-        if 0.12 <= share <= 0.75:
-            boxes.append(
-                TextBox(box=_grown((x, y, x + w, y + h), pixels.shape), score=min(1.0, 2 * share), detector="gate")
-            )
+    lines = candidate_lines(pixels, inside)
+    scores = chances(lines.features)
+    asked = POSSIBLE if ocr else LIKELY
+    found = merged(lines.boxes, scores, least=asked, part=POSSIBLE)
+    if not found:
+        return ()
+    picture = relief(pixels)
+    boxes = [TextBox(box=completed(picture, box), score=score, detector="gate") for box, score in found]
+    if ocr:
+        boxes = confirmed(pixels, boxes, likely=LIKELY, sure=SURE)
     return tuple(sorted(boxes, key=lambda b: b.box))
 
 
@@ -51,32 +68,32 @@ def find_text_in_clip(
 
     The darkest value of each pixel over time keeps what is always bright.
     """
-    return find_text(frames.min(axis=0), inside, ocr=ocr)
-
-
-def stroke_mask(pixels: Pixels, inside: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
-    """255 where a pixel belongs to something thin, bright and crisp, else 0; uint8 (H, W)."""
-    level = pixels if pixels.ndim == 2 else pixels.max(axis=2)
-    tophat = cv2.morphologyEx(level, cv2.MORPH_TOPHAT, _STROKE)
-    small = cv2.resize(tophat, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA).astype(np.float32)
-    usual = cv2.resize(cv2.blur(small, (15, 15)), level.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    strokes = (tophat > np.maximum(_SPECKLE_FACTOR * usual, _LEAST_CONTRAST)).astype(np.uint8) * 255
-    if inside is not None:
-        strokes[~inside] = 0
-    return np.asarray(strokes)
+    shown = np.unique(np.linspace(0, len(frames) - 1, CLIP_FRAMES).round().astype(int))
+    darkest = frames[shown[0]]
+    for index in shown[1:]:
+        darkest = np.minimum(darkest, frames[index])
+    return find_text(darkest, inside, ocr=ocr)
 
 
 def remove_text(pixels: Pixels, boxes: Sequence[TextBox]) -> Pixels:
-    """The picture with the boxes filled from their neighbourhood; a copy, or the same where there is no box."""
+    """The picture with the text in the boxes filled from its neighbourhood; a copy, or the same without boxes."""
     if not boxes:
         return pixels
-    holes = np.zeros(pixels.shape[:2], np.uint8)
-    for found in boxes:
-        x0, y0, x1, y1 = found.box
-        holes[y0:y1, x0:x1] = 255
-    return np.asarray(cv2.inpaint(np.ascontiguousarray(pixels), holes, 3, cv2.INPAINT_TELEA))
+    return filled(pixels, [found.box for found in boxes])
 
 
-def _grown(box: tuple[int, int, int, int], shape: tuple[int, ...], by: int = 2) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = box
-    return max(0, x0 - by), max(0, y0 - by), min(shape[1], x1 + by), min(shape[0], y1 + by)
+def text_remains(pixels: Pixels, inside: NDArray[np.bool_] | None = None, *, ocr: bool = False) -> bool:
+    """Whether a cleaned picture still holds something that is surely text.
+
+    Args:
+        pixels: after `remove_text`, uint8 (H, W) or (H, W, 3).
+        inside: where to look, bool (H, W); None looks everywhere.
+        ocr: let the detector of the `[ocr]` extra look too.
+
+    Raises:
+        MissingExtra: `ocr` without the extra.
+    """
+    return any(found.score >= SURE for found in find_text(pixels, inside, ocr=ocr))
+
+
+__all__ = ["SURE", "find_text", "find_text_in_clip", "remove_text", "text_remains"]

@@ -1,0 +1,88 @@
+"""From lines that are likely text to boxes that hold whole strings: merge what belongs together, add missed letters."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openus_data.deid.text_lines import Relief
+from openus_data.records import Box
+
+MARGIN_PX: Final = 2
+"""Room around a line for the soft edge of its letters."""
+_WORD_GAP: Final = 1.2
+"""A space between words at most, as a part of the line's height."""
+_LETTER_SHARE: Final = 0.6
+"""A missed letter's pixels are at least this bright, as a part of the line's."""
+_FURTHEST: Final = 4.0
+"""How far missed letters are looked for, in line heights."""
+_Ints = NDArray[np.int64]
+
+
+def merged(boxes: _Ints, scores: NDArray[np.float64], *, least: float, part: float) -> list[tuple[Box, float]]:
+    """Likely lines, each with the possible lines that continue it.
+
+    Args:
+        boxes: half-open candidates, int (N, 4).
+        scores: their probability, (N,).
+        least: probability that a line starts with.
+        part: probability that a continuation needs.
+
+    Returns:
+        Box and greatest probability, the most likely first.
+    """
+    order = np.argsort(-scores, kind="stable")
+    order = order[scores[order] >= part]
+    left, chance = boxes[order], scores[order]
+    found: list[tuple[Box, float]] = []
+    while len(left) and chance[0] >= least:
+        box, best = left[0], float(chance[0])
+        left, chance = left[1:], chance[1:]
+        while (joins := _continues(box, left)).any():
+            together = np.vstack([box[None], left[joins]])
+            box = np.concatenate([together[:, :2].min(axis=0), together[:, 2:].max(axis=0)])
+            left, chance = left[~joins], chance[~joins]
+        x0, y0, x1, y1 = box.tolist()
+        found.append(((x0, y0, x1, y1), best))
+    return found
+
+
+def _continues(box: _Ints, others: _Ints) -> NDArray[np.bool_]:
+    """Which lines stand in the same row as the box, are about as tall, and touch it or follow after a space."""
+    height, heights = box[3] - box[1], others[:, 3] - others[:, 1]
+    shared = np.minimum(box[3], others[:, 3]) - np.maximum(box[1], others[:, 1])
+    gap = np.maximum(box[0], others[:, 0]) - np.minimum(box[2], others[:, 2])
+    smaller, larger = np.minimum(height, heights), np.maximum(height, heights)
+    return np.asarray((shared >= 0.6 * smaller) & (larger <= 1.8 * smaller) & (gap <= _WORD_GAP * smaller))
+
+
+def completed(picture: Relief, box: Box) -> Box:
+    """The box with letters of the same brightness to its left and right, and a margin; cut at the picture."""
+    x0, y0, x1, y1 = box
+    height, width = picture.level.shape
+    reach = int(_FURTHEST * (y1 - y0))
+    left, right = max(0, x0 - reach), min(width, x1 + reach)
+    rows = slice(y0, y1)
+    usual = float(np.percentile(picture.tophat[rows, x0:x1], 85))
+    bright = picture.tophat[rows, left:right] >= max(40.0, _LETTER_SHARE * usual)
+    is_letter = bright.sum(axis=0) >= 2
+    gap = max(4, round(0.6 * (y1 - y0)))
+    x0 -= _run(is_letter[: x0 - left][::-1], gap)
+    x1 += _run(is_letter[x1 - left :], gap)
+    return (
+        max(0, x0 - MARGIN_PX),
+        max(0, y0 - MARGIN_PX),
+        min(width, x1 + MARGIN_PX),
+        min(height, y1 + MARGIN_PX),
+    )
+
+
+def _run(is_letter: NDArray[np.bool_], gap: int) -> int:
+    """How far letters go on from the start without a gap that is too wide."""
+    at = np.flatnonzero(is_letter)
+    if not len(at):
+        return 0
+    wide = np.flatnonzero(np.diff(at, prepend=-1) > gap)
+    return int(at[-1]) + 1 if not len(wide) else (int(at[wide[0] - 1]) + 1 if wide[0] else 0)

@@ -1,0 +1,145 @@
+"""Burned-in text is found and taken out, and tissue is left alone."""
+
+from __future__ import annotations
+
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from openus_data.deid import text_ocr
+from openus_data.deid.burned_in import find_text, find_text_in_clip, remove_text, text_remains
+from openus_data.deid.text_gate import chances, load_trees
+from openus_data.deid.text_lines import FEATURES
+from openus_data.errors import MissingExtra
+from openus_data.phantom import phantom
+
+
+def speckle(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    made = phantom(seed, geometry="curvilinear", width=640, height=480, interface=False)
+    return made.image, made.inside
+
+
+def named(pixels: NDArray[np.uint8], corner: tuple[int, int], scale: float = 0.5) -> NDArray[np.uint8]:
+    out = pixels.copy()
+    colour = 255 if out.ndim == 2 else (255, 255, 0)
+    return np.asarray(
+        cv2.putText(out, "DOE JANE 1970", corner, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
+    )
+
+
+def covered(boxes: tuple[object, ...], changed: NDArray[np.bool_]) -> float:
+    held = np.zeros(changed.shape, bool)
+    for found in boxes:
+        x0, y0, x1, y1 = found.box  # type: ignore[attr-defined]
+        held[y0:y1, x0:x1] = True
+    return float((held & changed).sum() / changed.sum())
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("scale", [0.38, 0.6, 0.95])
+def test_a_name_over_speckle_is_found_whole(seed: int, scale: float) -> None:
+    pixels, inside = speckle(seed)
+    shown = named(pixels, (220, 250), scale)
+    assert covered(find_text(shown, inside), np.abs(shown.astype(int) - pixels) > 60) > 0.9
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_speckle_holds_no_text(seed: int) -> None:
+    pixels, inside = speckle(seed)
+    assert find_text(pixels, inside) == ()
+
+
+def test_colour_changes_nothing_of_what_is_found() -> None:
+    pixels, inside = speckle(1)
+    grey = named(pixels, (220, 250))
+    assert find_text(np.repeat(grey[..., None], 3, axis=2), inside) == find_text(grey, inside)
+
+
+def test_dark_words_on_a_light_box_are_found() -> None:
+    pixels, _ = speckle(2)
+    pixels = pixels.copy()
+    pixels[230:256, 215:360] = 225
+    shown = pixels.copy()
+    cv2.putText(shown, "DOE JANE 1970", (220, 250), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 10, 1, cv2.LINE_AA)
+    assert covered(find_text(shown), shown != pixels) > 0.9
+
+
+def test_what_lies_outside_is_not_looked_at() -> None:
+    pixels, inside = speckle(3)
+    assert find_text(named(pixels, (220, 250)), inside & False) == ()
+
+
+def test_after_removal_nothing_remains_and_the_rest_is_untouched() -> None:
+    pixels, inside = speckle(4)
+    shown = named(pixels, (220, 250))
+    boxes = find_text(shown, inside)
+    cleaned = remove_text(shown, boxes)
+    letters = np.abs(shown.astype(int) - pixels) > 100
+    assert text_remains(shown, inside) and not text_remains(cleaned, inside)
+    assert np.mean(np.abs(cleaned.astype(int) - shown)[letters] > 40) > 0.9
+    assert (cleaned != shown).sum() == (cleaned != shown)[230:270, 205:380].sum()
+
+
+def test_the_fill_has_the_grain_of_what_is_around_it() -> None:
+    pixels, inside = speckle(4)
+    shown = named(pixels, (220, 250), 0.6)
+    cleaned = remove_text(shown, find_text(shown, inside))
+    touched = cleaned != shown
+    smooth = cv2.GaussianBlur(cleaned.astype(np.float32), (0, 0), 2)
+    grain = np.abs(cleaned - smooth)
+    assert 0.4 < grain[touched].mean() / grain[232:262, 400:500].mean() < 2
+
+
+def test_nothing_found_gives_back_the_same_picture() -> None:
+    pixels, _ = speckle(5)
+    assert remove_text(pixels, ()) is pixels
+
+
+def test_text_stands_still_while_tissue_moves() -> None:
+    frames = phantom(6, width=640, height=480, frames=6, interface=False).frames
+    shown = np.stack([named(f, (220, 250)) for f in frames])
+    boxes = find_text_in_clip(shown)
+    assert covered(boxes, np.abs(shown[0].astype(int) - frames[0]) > 60) > 0.9
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 500), (500, 3), (9, 9, 3)])
+def test_tiny_pictures_hold_no_text(shape: tuple[int, ...]) -> None:
+    assert find_text(np.full(shape, 200, np.uint8)) == ()
+
+
+def test_chances_are_probabilities_and_need_no_line() -> None:
+    some = np.random.default_rng(0).normal(50, 40, (200, len(FEATURES)))
+    assert np.all((chances(some) > 0) & (chances(some) < 1)) and chances(some[:0]).shape == (0,)
+
+
+def test_trees_add_up_as_if_walked_one_by_one() -> None:
+    trees = load_trees()
+    row = np.random.default_rng(1).normal(50, 40, len(FEATURES))
+    odds = trees.start
+    for feature, threshold, leaf in zip(trees.feature, trees.threshold, trees.leaf, strict=True):
+        node = 0
+        while node < len(feature):
+            node = 2 * node + 1 + int(row[feature[node]] > threshold[node])
+        odds += leaf[node - len(feature)]
+    assert chances(row[None])[0] == pytest.approx(1 / (1 + np.exp(-odds)))
+
+
+def test_the_ocr_detector_agrees_on_a_name() -> None:
+    pytest.importorskip("rapidocr_onnxruntime")
+    pixels, inside = speckle(4)
+    shown = named(pixels, (220, 250))
+    boxes = find_text(shown, inside, ocr=True)
+    assert [b.detector for b in boxes] == ["ocr"]
+    assert covered(boxes, np.abs(shown.astype(int) - pixels) > 60) > 0.9
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rapidocr_onnxruntime", None)
+    text_ocr._detector.cache_clear()
+    pixels, inside = speckle(4)
+    with pytest.raises(MissingExtra, match=r"openus\[ocr\]"):
+        find_text(named(pixels, (220, 250)), inside, ocr=True)
+    text_ocr._detector.cache_clear()
