@@ -88,13 +88,13 @@ def naive_step(method: OpenUSMethod, batch: Batch, optimizer: torch.optim.Optimi
     shown = [method.student(view, mask, patches=True, pixels=True) for view, mask in zip(large, masks, strict=True)]
     shown_small = [method.student(view) for view in small]
     loss = torch.zeros((), device=device)
-    targets = [((cls - method.centre_cls.centre_K) / 0.04).softmax(-1) for cls, _ in said]
+    targets = [((cls - getattr(method.centre_cls, "centre_K", 0.0)) / 0.04).softmax(-1) for cls, _ in said]
     for g, target in enumerate(targets):
         for v, view in enumerate((*shown, *shown_small)):
             if v != g:
                 loss = loss - (target * functional.log_softmax(view.cls_NK / 0.1, -1)).sum(-1).mean()
     for view, image, mask, (_, patch) in zip(shown, large, masks, said, strict=True):
-        target = ((patch - method.centre_patch.centre_K) / 0.04).softmax(-1)
+        target = ((patch - getattr(method.centre_patch, "centre_K", 0.0)) / 0.04).softmax(-1)
         entropy = -(target * functional.log_softmax(view.patch_NLK / 0.1, -1)).sum(-1)
         loss = loss + (entropy * mask.flatten(1)).sum() / mask.sum()
         pixels = mask.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, None]
