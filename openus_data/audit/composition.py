@@ -31,7 +31,7 @@ STANDARD: Final = (
     "spacing",
     "colour",
 )
-"""Counted always; anatomy and device first. Resolution, spacing, colour and year (of publication) are made from others."""
+"""Counted always; anatomy and device first. Resolution, spacing, colour and year (of publication) are made."""
 CROSSED: Final = (
     ("organ", "device_manufacturer"),
     ("organ", "split"),

@@ -93,7 +93,7 @@ def audit(request: AuditRequest) -> AuditReport:
             written=written,
         )
         if request.html is not None:
-            write_page(request.html, report, rows, request.outs, shown)
+            write_page(request.html, report, rows, request.outs, shown, cards)
     return report
 
 

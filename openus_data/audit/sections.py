@@ -40,7 +40,8 @@ def privacy(rows: Rows) -> dict[str, Any]:
         "select count(*) filter (len(text_boxes_removed) > 0), coalesce(sum(len(text_boxes_removed)), 0)::bigint from m"
     )[0]
     refused = rows.ask(
-        "select stage, reason, count(*) as n from rejects where stage in ('deid', 'text') group by 1, 2 order by n desc, 1, 2"
+        "select stage, reason, count(*) as n from rejects where stage in ('deid', 'text') group by 1, 2 "
+        "order by n desc, 1, 2"
     )
     return {
         "actions": [{"action": action, "images": int(count)} for action, count in actions],
@@ -57,7 +58,8 @@ def duplicates(rows: Rows) -> dict[str, Any]:
         "count(distinct split) as splits from m where duplicate_group is not null group by 1"
     )
     groups, images, across, crossing = rows.ask(
-        "select count(*), coalesce(sum(n), 0)::bigint, count(*) filter (datasets > 1), count(*) filter (splits > 1) from g"
+        "select count(*), coalesce(sum(n), 0)::bigint, count(*) filter (datasets > 1), "
+        "count(*) filter (splits > 1) from g"
     )[0]
     exact = rows.one("select coalesce(sum(n - 1), 0)::bigint from (select count(*) n from m group by pixel_sha256)")
     between = rows.ask(
@@ -81,7 +83,8 @@ def _pairs(rows: Rows) -> list[dict[str, Any]]:
     members: dict[str, list[tuple[str, str, str, str]]] = {}
     for group, *member in rows.ask(
         f"with top as (select * from g order by splits desc, datasets desc, duplicate_group limit {PAIRS}), "
-        "turns as (select m.duplicate_group as group_id, sample_id, dataset, split, phash, row_number() over (partition by "
+        "turns as (select m.duplicate_group as group_id, sample_id, dataset, split, phash, row_number() over "
+        "(partition by "
         "m.duplicate_group, dataset, split order by sample_id) as turn from m join top using (duplicate_group)) "
         f"select group_id, sample_id, dataset, split, phash from turns where turn <= {_MEMBERS} "
         "order by group_id, turn, sample_id"

@@ -26,7 +26,7 @@ _NOT_TEXT: Final = ("pipeline_version",)
 
 
 def withhold(rows: Rows) -> list[Finding]:
-    """Replace header-like values by "withheld (kind)", ids by "withheld 1" and so on, in the tables `m` and `rejects`; say what was found."""
+    """Replace header-like values in `m` and `rejects` by "withheld (kind)", ids by "withheld 1"...; say what was found."""
     kinds: Counter[str] = Counter()
     shapes: dict[str, str] = {}
     for table, columns in (("m", MANIFEST_COLUMNS), ("rejects", REJECT_COLUMNS)):
@@ -56,7 +56,7 @@ def withhold(rows: Rows) -> list[Finding]:
 
 
 def _suspects(rows: Rows, table: str, column: str) -> Iterator[tuple[str, int]]:
-    """Distinct values that need a closer look, with their counts: ids of another shape, text that the engine lets by."""
+    """Distinct values that need a closer look, with counts: ids of another shape, text that the engine lets by."""
     shape = SHAPES.get(column)
     test = f"not regexp_full_match({column}, ?)" if shape is not None else f"regexp_matches({column}, ?)"
     pattern = shape.pattern if shape is not None else _LOOSE
