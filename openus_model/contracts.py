@@ -67,6 +67,8 @@ class Batch:
         global_valid_BVHW: float in [0, 1], share of each mask cell (32 px) that lies inside the scan area.
         local_valid_BVHW: likewise for the small views.
         sample_ids: B keys of the manifest.
+        global_box_BV4: where each large view lies in its image, (x0, y0, x1, y1) as shares of width and height; x0 and
+            x1 are swapped in a view that was flipped.
         sample_index_B: int64, the rows of the filtered manifest, for state kept per image.
         row_B: the manifest rows' facts that balance or break down results (dataset, organ, device), as strings.
     """
@@ -78,6 +80,7 @@ class Batch:
     sample_ids: tuple[str, ...]
     sample_index_B: Tensor
     row_B: tuple[Mapping[str, str | None], ...] = ()
+    global_box_BV4: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
@@ -89,6 +92,7 @@ class Batch:
             sample_ids=self.sample_ids,
             sample_index_B=self.sample_index_B.to(device, non_blocking=True),
             row_B=self.row_B,
+            global_box_BV4=None if self.global_box_BV4 is None else self.global_box_BV4.to(device, non_blocking=True),
         )
 
 

@@ -27,7 +27,7 @@ from openus_model.corpus import Corpus, CorruptSample
 from openus_model.errors import DataError, UsageError
 from openus_model.order import Order, balanced_weights, view_generator
 from openus_model.remote import local_copy
-from openus_model.views import CropGroup, multi_crop
+from openus_model.views import CropGroup, ViewParams, multi_crop
 from openus_model.views.apply import CELL_PX
 
 DEFAULT_GROUPS = (
@@ -44,6 +44,7 @@ MAX_REPLACEMENTS = 8
 class _Sample:
     views: tuple[NDArray[np.uint8], ...]
     valid: tuple[NDArray[np.float32], ...]
+    boxes: tuple[tuple[float, float, float, float], ...]
     index: int
     bad: tuple[tuple[str, str], ...]
 
@@ -164,6 +165,7 @@ class ShardStream:
             local_valid_BVHW=batch.local_valid_BVHW,
             sample_ids=tuple(ids[i] for i in indices),
             sample_index_B=batch.sample_index_B,
+            global_box_BV4=batch.global_box_BV4,
             row_B=tuple({name: values[i] for name, values in columns.items()} for i in indices),
         )
 
@@ -215,7 +217,11 @@ class _Views(Dataset[_Sample]):
                 index = int(rng.integers(0, len(self.corpus)))
         views = [v for group in multi_crop(image, self.corpus.polygon(index), self.groups, rng) for v in group]
         return _Sample(
-            views=tuple(v.pixels for v in views), valid=tuple(v.valid for v in views), index=index, bad=tuple(bad)
+            views=tuple(v.pixels for v in views),
+            valid=tuple(v.valid for v in views),
+            boxes=tuple(_place_in_image(v.params, image.shape) for v in views),
+            index=index,
+            bad=tuple(bad),
         )
 
 
@@ -232,9 +238,17 @@ def _collate(samples: list[_Sample]) -> tuple[Batch, list[tuple[str, str]], list
         global_valid_BVHW=_stack_valid(samples, large, sizes[0]),
         local_valid_BVHW=_stack_valid(samples, small, sizes[small[0]] if small else sizes[0]),
         sample_ids=(),
+        global_box_BV4=torch.tensor([[sample.boxes[k] for k in large] for sample in samples]),
         sample_index_B=torch.tensor(indices, dtype=torch.int64),
     )
     return batch, [b for sample in samples for b in sample.bad], indices
+
+
+def _place_in_image(params: ViewParams, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+    """The crop as shares of the image; left and right change places in a flipped view."""
+    x, y, w, h = params.box
+    left, right = x / shape[1], (x + w) / shape[1]
+    return (right if params.flip else left), y / shape[0], (left if params.flip else right), (y + h) / shape[0]
 
 
 def _stack_pixels(samples: list[_Sample], picked: list[int], size: int, colour: bool) -> torch.Tensor:

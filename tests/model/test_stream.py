@@ -68,6 +68,15 @@ def test_two_ranks_see_together_what_one_sees(make_corpus) -> None:
         assert torch.equal(one.global_BVCHW, torch.cat([left.global_BVCHW, right.global_BVCHW]))
 
 
+def test_each_large_view_says_where_it_lies_in_its_image(make_corpus) -> None:
+    (batch,) = _take(ShardStream(make_corpus(8), batch_size=8, groups=SMALL), 1)
+    assert batch.global_box_BV4 is not None and batch.global_box_BV4.shape == (8, 2, 4)
+    x0, y0, x1, y1 = batch.global_box_BV4.unbind(-1)
+    assert batch.global_box_BV4.min() >= 0 and batch.global_box_BV4.max() <= 1 and bool((y0 < y1).all())
+    area = (x1 - x0).abs() * (y1 - y0)
+    assert area.min() > 0.25 and 0 < (x0 > x1).float().mean() < 1  # crops of 0.3 to 1; some flipped, some not
+
+
 def test_a_position_in_another_corpus_is_refused(make_corpus) -> None:
     stream = ShardStream(make_corpus(8), batch_size=2, groups=SMALL)
     with pytest.raises(DataError, match="another samples"):
