@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,9 +16,13 @@ from openus_model import __version__
 from openus_model.corpus import Corpus
 from openus_model.errors import UsageError
 from openus_model.evaluate.contamination import refuse_contaminated, seen_in_pretraining
+from openus_model.evaluate.finetune import finetune
 from openus_model.evaluate.frozen import Features, features, knn, linear
-from openus_model.evaluate.metrics import Scores, score_classes
+from openus_model.evaluate.metrics import Scores, score_classes, score_values
 from openus_model.evaluate.model import Model, load_model
+from openus_model.evaluate.page import Panel, pick_panels, write_page
+from openus_model.evaluate.segment import METRICS, make_mask_task, segment
+from openus_model.evaluate.settings import EvaluateRecipe, load_settings
 from openus_model.evaluate.task import Fold, Task, make_folds, make_task, take_fraction
 from openus_model.saved import weights_sha256
 
@@ -29,6 +33,8 @@ PROBES: Final[Mapping[str, Callable[[Task, Fold, Features], tuple[Scores, dict[s
     "knn": knn,
     "linear": linear,
 }
+TRAINED: Final = ("finetune", "segment")
+PROTOCOLS: Final = (*PROBES, *TRAINED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,37 +112,114 @@ def _shown(value: Mapping[str, Any]) -> str:
 
 
 def evaluate(request: EvaluateRequest) -> EvaluateReport:
-    """Score a model on a dataset and write scores.json.
+    """Score a model on a dataset; write scores.json and the page.
 
     Raises:
-        UsageError: an unknown protocol or target, or one that must be named.
-        DataError: no labels, no split, or shards that do not agree with the manifest.
+        UsageError: an unknown protocol, target or recipe, or one that must be named.
+        DataError: no labels or masks, no split, or shards that do not agree with the manifest.
         WeightsError: the weights cannot be read.
         ContaminatedError: the weights have seen the test images, and that was not allowed.
     """
-    if request.protocol not in PROBES:
-        raise UsageError("no such protocol", expected=", ".join(PROBES), got=request.protocol)
+    if request.protocol not in PROTOCOLS:
+        raise UsageError("no such protocol", expected=", ".join(PROTOCOLS), got=request.protocol)
+    recipe = load_settings(request.protocol, request.recipe, request.overrides, request.dataset)
     model = load_model(request.weights, request.seed)
     corpus = Corpus.open(request.data, dataset=request.dataset)
-    task = make_task(corpus, request.target)
-    folds = list(make_folds(task, request.folds, request.seed))
+    is_segment = request.protocol == "segment"
+    task = make_mask_task(corpus) if is_segment else make_task(corpus, request.target)
+    folds = [_shortened(f, task, request) for f in make_folds(task, request.folds, request.seed)]
     tested = np.unique(np.concatenate([fold.test for fold in folds]))
     contamination = ask_contamination(model, corpus, tested)
     refuse_contaminated(contamination, request.dataset, request.allow_contaminated)
     request.out.mkdir(parents=True, exist_ok=True)
-    found = features(model.backbone, corpus, request.out, size_px=224, batch_size=32, quiet=request.quiet)
-    rows, chances, chosen = [], [], []
-    for fold in folds:
-        train = take_fraction(task, fold.train, request.label_fraction, request.seed)
-        part = Fold(name=fold.name, train=train, val=fold.val, test=fold.test)
-        predicted, settings = PROBES[request.protocol](task, part, found)
-        rows.append(fold.test)
+    job = Job(request=request, recipe=recipe, model=model, task=task, folds=folds, contamination=contamination)
+    scores, panels = segment_all(job) if is_segment else classify_all(job)
+    report = write_scores(request.out, scores)
+    write_page(request.out, scores, panels)
+    return report
+
+
+def _shortened(fold: Fold, task: Task, request: EvaluateRequest) -> Fold:
+    train = take_fraction(task, fold.train, request.label_fraction, request.seed)
+    return Fold(name=fold.name, train=train, val=fold.val, test=fold.test)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A request, made ready."""
+
+    request: EvaluateRequest
+    recipe: EvaluateRecipe
+    model: Model
+    task: Task
+    folds: Sequence[Fold]
+    contamination: Mapping[str, Any]
+
+    def facts(self, fold: Fold, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What scores.json says of a fold."""
+        return {
+            "fold": fold.name, "train": len(fold.train), "val": len(fold.val), "test": len(fold.test), **settings
+        }  # fmt: skip
+
+
+def classify_all(job: Job) -> tuple[dict[str, Any], list[Panel]]:
+    """Scores of a classification over all folds; no pictures."""
+    request, recipe, task = job.request, job.recipe, job.task
+    backbone = job.model.backbone
+    found: Features | None = None
+    if request.protocol in PROBES:
+        found = features(backbone, task.corpus, request.out, size_px=recipe.size_px, batch_size=32, quiet=request.quiet)
+    chances, facts = [], []
+    for fold in job.folds:
+        if found is not None:
+            predicted, settings = PROBES[request.protocol](task, fold, found)
+        else:
+            predicted, settings = finetune(task, fold, backbone, recipe, seed=request.seed, quiet=request.quiet)
         chances.append(predicted)
-        chosen.append(
-            {"fold": fold.name, "train": len(train), "val": len(fold.val), "test": len(fold.test), **settings}
+        facts.append(job.facts(fold, settings))
+    rows = np.concatenate([fold.test for fold in job.folds])
+    return class_scores(job, rows, np.concatenate(chances), facts), []
+
+
+def segment_all(job: Job) -> tuple[dict[str, Any], list[Panel]]:
+    """Scores of a segmentation over all folds, and the best, the median and the worst image."""
+    parts, facts = [], []
+    for fold in job.folds:
+        part, settings = segment(
+            job.task, fold, job.model.backbone, job.recipe, seed=job.request.seed, quiet=job.request.quiet
         )
-    scores = class_scores(request, model, task, np.concatenate(rows), np.concatenate(chances), chosen, contamination)
-    return write_scores(request.out, scores)
+        parts.append(part)
+        facts.append(job.facts(fold, settings))
+    rows = np.concatenate([part.rows for part in parts])
+    values = {name: np.concatenate([part.values[name] for part in parts]) for name in METRICS}
+    masks = {row: mask for part in parts for row, mask in part.masks.items()}
+    return mask_scores(job, rows, values, facts), pick_panels(job.task.corpus, rows, values["dsc"], masks)
+
+
+def mask_scores(
+    job: Job, rows: NDArray[np.int64], values: Mapping[str, NDArray[np.float64]], folds: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """scores.json of a segmentation."""
+    task, subjects = job.task, job.task.subjects(rows)
+    notes = common_notes(job)
+    empty = int((task.truth_of(rows) == 0).sum())
+    if empty:
+        notes.append(f"{empty} test images have nothing marked: finding nothing there scores 1, finding anything 0")
+    unknown = int(np.isnan(values["hd95_mm"]).sum())
+    if unknown:
+        notes.append(f"HD95 is not defined on {unknown} test images: no known spacing, or an empty mask")
+    if task.unlabelled:
+        notes.append(f"{task.unlabelled} images have no mask and were left out")
+    return {
+        **_head(job),
+        "target": "mask",
+        "test_images": len(rows),
+        "test_subjects": len(set(subjects)),
+        "folds": list(folds),
+        "metrics": {name: score_values(value, subjects).to_json() for name, value in values.items()},
+        "by": {c: break_down(task.corpus, rows, values["dsc"], c) for c in BROKEN_DOWN},
+        "notes": notes,
+    }
 
 
 def ask_contamination(model: Model, corpus: Corpus, tested: NDArray[np.int64]) -> dict[str, Any]:
@@ -147,22 +230,17 @@ def ask_contamination(model: Model, corpus: Corpus, tested: NDArray[np.int64]) -
 
 
 def class_scores(
-    request: EvaluateRequest,
-    model: Model,
-    task: Task,
-    rows: NDArray[np.int64],
-    chance_NK: Scores,
-    folds: Sequence[Mapping[str, Any]],
-    contamination: Mapping[str, Any],
+    job: Job, rows: NDArray[np.int64], chance_NK: Scores, folds: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """scores.json of a classification."""
+    task = job.task
     truth, subjects = task.truth_of(rows), task.subjects(rows)
     metrics = {name: interval.to_json() for name, interval in score_classes(truth, chance_NK, subjects).items()}
     predicted = chance_NK.argmax(axis=1)
     confusion = np.zeros((len(task.classes), len(task.classes)), int)
     np.add.at(confusion, (truth, predicted), 1)
     return {
-        **_head(request, model, contamination),
+        **_head(job),
         "target": task.target,
         "classes": list(task.classes),
         "test_images": len(rows),
@@ -171,21 +249,25 @@ def class_scores(
         "metrics": metrics,
         "confusion": confusion.tolist(),
         "by": {c: break_down(task.corpus, rows, truth == predicted, c) for c in BROKEN_DOWN},
-        "notes": _notes(request, task, truth, contamination),
+        "notes": _notes(job, truth),
     }
 
 
-def _head(request: EvaluateRequest, model: Model, contamination: Mapping[str, Any]) -> dict[str, Any]:
+def _head(job: Job) -> dict[str, Any]:
+    request = job.request
+    paper = {k: v for k, v in asdict(job.recipe.paper).items() if v}
     return {
         "schema": SCHEMA,
         "openus_version": __version__,
         "protocol": request.protocol,
-        "model": model.name,
-        "weights_sha256": weights_sha256(model.backbone),
+        "recipe": {k: v for k, v in asdict(job.recipe).items() if k != "paper"},
+        "paper": paper,
+        "model": job.model.name,
+        "weights_sha256": weights_sha256(job.model.backbone),
         "dataset": request.dataset,
         "label_fraction": request.label_fraction,
         "seed": request.seed,
-        "contamination": dict(contamination),
+        "contamination": dict(job.contamination),
     }
 
 
@@ -199,23 +281,29 @@ def break_down(corpus: Corpus, rows: NDArray[np.int64], value_N: NDArray[Any], c
     return [{"value": name, "images": len(v), "mean": round(float(np.nanmean(v)), 6)} for name, v in ordered]
 
 
-def _notes(
-    request: EvaluateRequest, task: Task, truth: NDArray[np.int64], contamination: Mapping[str, Any]
-) -> list[str]:
-    notes = []
+def _notes(job: Job, truth: NDArray[np.int64]) -> list[str]:
+    task, notes = job.task, common_notes(job)
     if task.unlabelled:
         notes.append(f"{task.unlabelled} images have no label {task.target!r} and were left out")
     missing = [task.classes[k] for k in sorted(set(range(len(task.classes))) - set(truth.tolist()))]
     if missing:
         notes.append(f"no test image of class {', '.join(missing)}")
+    return notes
+
+
+def common_notes(job: Job) -> list[str]:
+    """What limits any scores of this job."""
+    notes, contamination = [], job.contamination
     if not contamination["known"]:
         notes.append("these weights do not say what they were trained on: contamination cannot be excluded")
     elif contamination["images"]:
         notes.append(
             f"CONTAMINATED: the weights have seen {contamination['images']} of the test images; allowed by request"
         )
-    if request.label_fraction < 1:
-        notes.append(f"trained on {request.label_fraction:.0%} of the training subjects")
+    if job.request.label_fraction < 1:
+        notes.append(f"trained on {job.request.label_fraction:.0%} of the training subjects")
+    if job.request.protocol in TRAINED and any(len(fold.val) == 0 for fold in job.folds):
+        notes.append("no validation images in a fold: its training ran to its end, with no early stop")
     return notes
 
 
