@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -123,6 +123,8 @@ def evaluate(request: EvaluateRequest) -> EvaluateReport:
     if request.protocol not in PROTOCOLS:
         raise UsageError("no such protocol", expected=", ".join(PROTOCOLS), got=request.protocol)
     recipe = load_settings(request.protocol, request.recipe, request.overrides, request.dataset)
+    if recipe.label_fraction is not None and request.label_fraction == 1.0:
+        request = replace(request, label_fraction=recipe.label_fraction)
     model = load_model(request.weights, request.seed)
     corpus = Corpus.open(request.data, dataset=request.dataset)
     is_segment = request.protocol == "segment"

@@ -37,6 +37,8 @@ class EvaluateRecipe:
     "The protocol it is meant for; null for any."
     dataset: str | None = None
     "The dataset it is meant for; null for any."
+    label_fraction: float | None = None
+    "Share of training subjects, where the command line does not name one."
     size_px: int = 224
     "Side to which images are resized."
     batch_size: int = 16

@@ -13,8 +13,9 @@ from conftest import write_corpus
 
 from openus_model.backbones import build_backbone
 from openus_model.corpus import Corpus
-from openus_model.errors import ContaminatedError, DataError, UsageError
+from openus_model.errors import ContaminatedError, DataError, RecipeError, UsageError
 from openus_model.evaluate import EvaluateRequest, evaluate
+from openus_model.evaluate.settings import FOLDERS, load_settings
 from openus_model.evaluate.task import assign_folds, make_folds, make_task, take_fraction
 from openus_model.saved import save_backbone
 from openus_model.seen import write_seen
@@ -139,3 +140,21 @@ def test_what_cannot_be_evaluated_is_said(root: Path, weights: Path, tmp_path: P
         evaluate(_request(root, weights, tmp_path, target="dataset"))
     with pytest.raises(DataError, match="no sample left"):
         evaluate(_request(root, weights, tmp_path, dataset="nobody"))
+
+
+@pytest.mark.parametrize("path", sorted(FOLDERS[1].glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_recipe_of_the_papers_tables_loads_and_names_the_papers_figures(path: Path) -> None:
+    words = path.stem.split("_")
+    protocol = next(w for w in words if w in ("linear", "segment"))
+    dataset = next(d for d in ("fetal_planes_db", "busi", "bus_bra", "tn3k") if path.stem.startswith(d[:12]))
+    settings = load_settings(protocol, path.stem, (), dataset)
+    assert settings.name == path.stem and settings.paper.note
+    assert settings.paper.accuracy or settings.paper.dsc
+    assert settings.label_fraction == (int(words[-1]) / 100 if words[-1].isdigit() else None)
+    with pytest.raises(RecipeError, match="another dataset"):
+        load_settings(protocol, path.stem, (), "other")
+
+
+def test_a_recipe_that_is_not_there_names_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="did you mean busi_linear"):
+        load_settings("linear", "busi_liner", (), "busi")
