@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from openus_data.deid.text_boxes import completed, merged
+from openus_data.deid.text_boxes import completed, merged, without_repeats
 from openus_data.deid.text_gate import chances
 from openus_data.deid.text_lines import candidate_lines, relief
 from openus_data.deid.text_ocr import confirmed
@@ -55,7 +55,7 @@ def find_text(pixels: Pixels, inside: NDArray[np.bool_] | None = None, *, ocr: b
     if not found:
         return ()
     picture = relief(pixels)
-    boxes = [TextBox(box=completed(picture, box), score=score, detector="gate") for box, score in found]
+    boxes = without_repeats([TextBox(box=completed(picture, b), score=s, detector="gate") for b, s in found])
     if ocr:
         boxes = confirmed(pixels, boxes, likely=LIKELY, sure=SURE)
     return tuple(sorted(boxes, key=lambda b: b.box))

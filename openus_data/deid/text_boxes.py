@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openus_data.deid.text_lines import Relief
-from openus_data.records import Box
+from openus_data.records import Box, TextBox
 
 MARGIN_PX: Final = 2
 """Room around a line for the soft edge of its letters."""
-_WORD_GAP: Final = 1.2
+_WORD_GAP: Final = 1.4
 """A space between words at most, as a part of the line's height."""
-_LETTER_SHARE: Final = 0.6
+_LETTER_SHARE: Final = 0.7
 """A missed letter's pixels are at least this bright, as a part of the line's."""
 _FURTHEST: Final = 4.0
 """How far missed letters are looked for, in line heights."""
@@ -68,7 +70,7 @@ def completed(picture: Relief, box: Box) -> Box:
     usual = float(np.percentile(picture.tophat[rows, x0:x1], 85))
     bright = picture.tophat[rows, left:right] >= max(40.0, _LETTER_SHARE * usual)
     is_letter = bright.sum(axis=0) >= 2
-    gap = max(4, round(0.6 * (y1 - y0)))
+    gap = max(4, round(_WORD_GAP * (y1 - y0)))
     x0 -= _run(is_letter[: x0 - left][::-1], gap)
     x1 += _run(is_letter[x1 - left :], gap)
     return (
@@ -77,6 +79,26 @@ def completed(picture: Relief, box: Box) -> Box:
         min(width, x1 + MARGIN_PX),
         min(height, y1 + MARGIN_PX),
     )
+
+
+def without_repeats(boxes: Sequence[TextBox]) -> list[TextBox]:
+    """Boxes that do not lie in another one, each with the greatest score of what lies in it; the most likely first."""
+    kept: list[TextBox] = []
+    for found in sorted(boxes, key=lambda b: (-_area(b.box), b.box)):
+        holder = next((k for k, other in enumerate(kept) if _holds(other.box, found.box)), None)
+        if holder is None:
+            kept.append(found)
+        elif found.score > kept[holder].score:
+            kept[holder] = replace(kept[holder], score=found.score)
+    return sorted(kept, key=lambda b: (-b.score, b.box))
+
+
+def _area(box: Box) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _holds(outer: Box, inner: Box) -> bool:
+    return outer[0] <= inner[0] and outer[1] <= inner[1] and outer[2] >= inner[2] and outer[3] >= inner[3]
 
 
 def _run(is_letter: NDArray[np.bool_], gap: int) -> int:

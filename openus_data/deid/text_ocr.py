@@ -61,7 +61,7 @@ def _look(detector: Any, pixels: Pixels, box: Box) -> list[Box]:
     factor = 2 if y1 - y0 <= _SMALL_PX else 1
     shown = cv2.resize(crop, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     quads, _ = detector(shown)
-    if quads is None:
+    if quads is None or not len(quads):
         return []
     corners: NDArray[np.float64] = np.asarray(quads, np.float64) / factor
     low, high = np.floor(corners.min(axis=1)), np.ceil(corners.max(axis=1))
