@@ -210,7 +210,7 @@ class OpenUSMethod(nn.Module):
 
     def _boxes(self, batch: Batch) -> Tensor:
         """Crops (B, V, 4) of the large views as shares of the image; the whole image where the batch does not say."""
-        boxes_BV4: Tensor | None = getattr(batch, "global_box_BV4", None)
+        boxes_BV4 = batch.global_box_BV4
         if boxes_BV4 is not None:
             return boxes_BV4
         if self.masks.memory is not None and not self._said:

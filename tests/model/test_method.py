@@ -177,18 +177,11 @@ def test_the_length_of_a_run_is_its_steps_or_its_epochs_of_the_corpus() -> None:
     assert make_clock(load_recipe("openus_small"), 2416).steps == 364_816
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class BoxedBatch(Batch):
-    """A batch that says where its large views were cut."""
-
-    global_box_BV4: torch.Tensor
-
-
 def test_difficulties_land_where_the_crop_was(caplog: pytest.LogCaptureFixture) -> None:
     method, _ = make_method("masking.ratio=1.0")
     boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.5, 0.0, 0.0, 0.5]]]).repeat(2, 1, 1)
     plain = make_batch()
-    batch = BoxedBatch(**{f.name: getattr(plain, f.name) for f in dataclasses.fields(Batch)}, global_box_BV4=boxes)
+    batch = dataclasses.replace(plain, global_box_BV4=boxes)
     method.step(batch, 0)
     method.after_update(0)
     known = ~method.masks.memory.table_SGG.isnan()
