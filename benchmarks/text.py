@@ -43,7 +43,8 @@ def ours(*, ocr: bool) -> Finder:
 
 def plain_tophat(pixels: NDArray[np.uint8], inside: NDArray[np.bool_]) -> Sequence[Box]:
     """The floor: top-hat, threshold, close, a filter on size."""
-    level = pixels if pixels.ndim == 2 else pixels.max(axis=2)
+    red, green, blue = cv2.split(pixels) if pixels.ndim == 3 else (pixels,) * 3
+    level = cv2.max(cv2.max(red, green), blue)
     strokes = ((cv2.morphologyEx(level, cv2.MORPH_TOPHAT, np.ones((9, 9), np.uint8)) > 70) & inside).astype(np.uint8)
     joined = cv2.morphologyEx(strokes, cv2.MORPH_CLOSE, np.ones((3, 13), np.uint8))
     _, _, stats, _ = cv2.connectedComponentsWithStats(joined)

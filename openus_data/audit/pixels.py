@@ -27,7 +27,7 @@ from openus_data.schema import MASK_SUFFIX, METADATA_SUFFIX, pixel_sha256
 
 SAMPLE: Final = 500
 _CHUNK: Final = 64
-_SURE: Final = 0.8
+_SURE: Final = 0.9
 """Score from which a box counts as text that is left: the audit reports what a person would read, not every speck."""
 _MOST_OUTSIDE: Final = 0.05
 """Share of a mask's pixels that may lie outside the scan area: hand-drawn borders overlap the edge a little."""
