@@ -242,7 +242,7 @@ def _edges(level: NDArray[np.uint8], at: _Ints) -> _Reals:
 def _looked_up(small: NDArray[np.uint8], at: _Ints, shape: tuple[int, ...]) -> _Reals:
     y, x = np.divmod(at, shape[1])
     rows, columns = np.minimum(y // 4, small.shape[0] - 1), np.minimum(x // 4, small.shape[1] - 1)
-    return small[rows, columns].astype(np.float64)
+    return np.asarray(small[rows, columns], np.float64)
 
 
 def _mean_spread(group: _Ints, values: _Reals, area: _Reals) -> tuple[_Reals, _Reals]:
