@@ -14,8 +14,13 @@ Cell = str | int | float | None
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], caption: str) -> str:
     """A table with a caption; numbers stand right."""
-    head = "".join(f'<th scope="col">{escape(h)}</th>' for h in heads)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    listed = list(rows)
+    right = [any(isinstance(row[k], int | float) for row in listed) for k in range(len(heads))]
+    head = "".join(
+        f'<th scope="col"{" class=n" if is_right else ""}>{escape(h)}</th>'
+        for h, is_right in zip(heads, right, strict=True)
+    )
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in listed)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
         f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -37,7 +42,10 @@ def counts_table(column: str, rows: Iterable[Mapping[str, Any]]) -> str:
         + "</tr>"
         for r in rows
     )
-    head = "".join(f'<th scope="col">{h}</th>' for h in (words(column), "images", "clips", "subjects"))
+    head = "".join(
+        f'<th scope="col"{" class=n" if k else ""}>{h}</th>'
+        for k, h in enumerate((words(column), "images", "clips", "subjects"))
+    )
     return (
         f'<div class="scroll"><table id="t-{column}"><caption>By {words(column)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"

@@ -119,8 +119,8 @@ def _sample(rows: Rows) -> list[str]:
     return [
         str(s)
         for s in rows.column(
-            "select sample_id from (select sample_id, organ, device_manufacturer, row_number() over (partition by organ, "
-            "device_manufacturer, dataset order by pixel_sha256, sample_id) as turn from m) "
+            "select sample_id from (select sample_id, organ, device_manufacturer, row_number() over (partition by "
+            "organ, device_manufacturer, dataset order by pixel_sha256, sample_id) as turn from m) "
             f"order by turn, organ, device_manufacturer, sample_id limit {SHOWN}"
         )
     ]
@@ -152,7 +152,7 @@ def _findings(report: AuditReport) -> str:
         + "</details></td></tr>"
         for f in report.findings
     )
-    head = '<th scope="col">severity</th><th scope="col">count</th><th scope="col">what</th>'
+    head = '<th scope="col">severity</th><th scope="col" class="n">count</th><th scope="col">what</th>'
     return section(
         "findings",
         "Findings",
@@ -262,8 +262,9 @@ def _flow(report: AuditReport, charts: dict[str, Any]) -> str:
 def _duplicates(report: AuditReport, made: Mapping[str, Thumbnail]) -> str:
     d = report.duplicates
     text = (
-        f"{d['groups']:,} groups of near-duplicates hold {d['images_in_groups']:,} images; {d['groups_across_datasets']:,} "
-        f"join datasets, {d['groups_across_splits']:,} cross splits. {d['extra_exact_copies']:,} further exact copies."
+        f"{d['groups']:,} groups of near-duplicates hold {d['images_in_groups']:,} images; "
+        f"{d['groups_across_datasets']:,} join datasets, {d['groups_across_splits']:,} cross splits. "
+        f"{d['extra_exact_copies']:,} further exact copies."
     )
     pairs = "".join(
         f'<div class="panel"><div class="pair">{figure(made[a])}{figure(made[b])}</div>'
@@ -327,9 +328,9 @@ def _quality(report: AuditReport, charts: dict[str, Any]) -> str:
 def _privacy(report: AuditReport, made: Mapping[str, Thumbnail], with_text: Sequence[Looked]) -> str:
     p = report.privacy
     text = (
-        f"{report.looked_at:,} of {report.totals['images']:,} pictures were looked at again, with their metadata. Text was "
-        f"filled in {p['images_with_text_removed']:,} images ({p['text_boxes_removed']:,} boxes). Below, pictures in "
-        "which something still reads like text: in coarse blocks, with its place in orange."
+        f"{report.looked_at:,} of {report.totals['images']:,} pictures were looked at again, with their metadata. "
+        f"Text was filled in {p['images_with_text_removed']:,} images ({p['text_boxes_removed']:,} boxes). "
+        "Below, pictures in which something still reads like text: in coarse blocks, its place in orange."
     )
     figures = "".join(
         figure(made[s.sample_id], f"{len(s.text)} places", boxes=s.text) for s in with_text if s.sample_id in made

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from openus_data.errors import UsageError
 from openus_data.manifest import read_manifest, read_rejects
+from openus_data.schema import MANIFEST_NAME
 
 EXAMPLES: Final = 8
 """Sample ids or groups that a finding names at most."""
@@ -54,24 +55,25 @@ def open_rows(outs: Sequence[Path], where: str | None) -> Iterator[Rows]:
         CorpusError: no finished build in one of them.
         UsageError: the condition is not valid.
     """
-    manifests, rejects = [], []
-    for index, out in enumerate(outs):
-        table = read_manifest(out)
-        manifests.append(table.append_column("corpus", pa.array([index] * table.num_rows, pa.int32())))
-        rejects.append(read_rejects(out))
+    for out in outs:
+        read_manifest(out, ["sample_id"])  # refuses what is missing, torn or of another schema
     connection = duckdb.connect(config={"threads": "2"})
     try:
-        connection.register("all_rows", pa.concat_tables(manifests))
-        connection.register("all_rejects", pa.concat_tables(rejects))
-        connection.execute("set enable_external_access = false")
+        connection.register("all_rejects", pa.concat_tables([read_rejects(out) for out in outs]))
+        connection.execute("create temp table rejects as select * from all_rejects")
+        # The engine reads the file itself, in pieces: through Arrow, all rows would be in memory twice.
+        files = [f"select *, {k} as corpus from read_parquet({_literal(out)})" for k, out in enumerate(outs)]
+        rows = f"select * from ({' union all '.join(files)}) where ({where or 'true'})"
         try:
-            connection.execute(f"create temp table m as select * from all_rows where ({where or 'true'})")
+            connection.execute(f"create temp table m as {rows}; set enable_external_access = false")
         except duckdb.Error as error:
             reason = " ".join(str(error).split())
             raise UsageError("not a condition over the manifest's columns", where=str(where), got=reason) from None
-        connection.execute("create temp table rejects as select * from all_rejects")
-        connection.unregister("all_rows")
-        del manifests, rejects
         yield Rows(connection, int(connection.execute("select count(*) from m").fetchall()[0][0]))
     finally:
         connection.close()
+
+
+def _literal(out: Path) -> str:
+    """The manifest's path as an SQL string."""
+    return "'" + str(out / MANIFEST_NAME).replace("'", "''") + "'"

@@ -26,7 +26,7 @@ _NOT_TEXT: Final = ("pipeline_version",)
 
 
 def withhold(rows: Rows) -> list[Finding]:
-    """Replace header-like values in `m` and `rejects` by "withheld (kind)", ids by "withheld 1"...; say what was found."""
+    """Replace header-like values in `m` and `rejects` by "withheld (kind)", ids by "withheld 1"; say what was found."""
     kinds: Counter[str] = Counter()
     shapes: dict[str, str] = {}
     for table, columns in (("m", MANIFEST_COLUMNS), ("rejects", REJECT_COLUMNS)):
