@@ -18,9 +18,11 @@ from openus_data.records import Pixels
 FLAGS: Final = (
     "blank",
     "colour",
+    "cone_unsure",
     "dark",
     "few_levels",
     "low_contrast",
+    "not_polar",
     "saturated",
     "small_cone",
     "text_heavy",
@@ -73,6 +75,7 @@ def judge(
     cone_part: float = 1.0,
     text_part: float = 0.0,
     is_cone_sure: bool = True,
+    is_view_kept: bool = True,
 ) -> QualityReport:
     """Judge one stored picture. Works on an even sample of its pixels, so that the cost does not grow with its size.
 
@@ -83,6 +86,7 @@ def judge(
         cone_part: area of the scan area over that of the source frame, 0 to 1.
         text_part: area of removed text over that of the scan area, 0 to 1.
         is_cone_sure: whether the outline could be relied on.
+        is_view_kept: whether the picture is stored in the view that the recipe asks for.
     """
     settings = settings or QualitySettings()
     flags: set[str] = set()
@@ -92,6 +96,8 @@ def judge(
         flags.add("colour")
     if not is_cone_sure:
         flags.add("cone_unsure")
+    if not is_view_kept:
+        flags.add("not_polar")
     if cone_part < _SMALL_CONE_PART:
         flags.add("small_cone")
     if text_part > _TEXT_PART:

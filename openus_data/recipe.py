@@ -35,6 +35,8 @@ class ImageRecipe:
         blacken_outside: pixels outside the scan area become black.
         panels: one sample a panel where a frame shows several.
         least_confidence: a cone less certain than this only crops to its box; nothing inside the box is blackened.
+        view: scan stores what the screen shows, polar the scan area in beam space (depth down, beam across); what has
+            no known geometry stays as it is and is flagged `not_polar`.
     """
 
     codec: Literal["png", "jpeg", "webp", "passthrough"] = "png"
@@ -42,6 +44,7 @@ class ImageRecipe:
     blacken_outside: bool = True
     panels: bool = True
     least_confidence: float = 0.3
+    view: Literal["scan", "polar"] = "scan"
 
     def __post_init__(self) -> None:
         _within("image.jpeg_quality", self.jpeg_quality, 1, 100)

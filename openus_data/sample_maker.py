@@ -23,6 +23,7 @@ from openus_data.errors import MissingExtra
 from openus_data.frames import Novelty, evenly_spaced, planned_frames
 from openus_data.items import classify
 from openus_data.masks import load_mask, oriented
+from openus_data.polar_view import PolarView, cut_polar, cut_polar_mask, plan_polar, polar_boxes
 from openus_data.quality import QualitySettings, judge
 from openus_data.recipe import BuildRecipe
 from openus_data.records import Candidate, Item, Media, Pixels, Reject, TextBox
@@ -47,10 +48,12 @@ class _Look:
 
     Args:
         crops: what is cut out.
+        views: per crop, its way to beam space; None where it is stored as the screen shows it.
         texts: per crop, the text of all frames; None where each frame is searched by itself.
     """
 
     crops: tuple[Crop, ...]
+    views: tuple[PolarView | None, ...]
     texts: tuple[_Text, ...] | None
 
 
@@ -110,7 +113,7 @@ class SampleMaker:
                     continue
                 self.frames_used += crop is look.crops[0]
                 text = None if look.texts is None else look.texts[number]
-                sample = self._sample(index, picture, pixels, crop, text)
+                sample = self._sample(index, picture, pixels, crop, look.views[number], text)
                 if sample is not None:
                     samples.append(sample)
         return tuple(samples), tuple(self.rejects)
@@ -157,10 +160,13 @@ class SampleMaker:
             blacken_outside=image.blacken_outside,
             least_confidence=image.least_confidence,
         )
+        is_polar = image.view == "polar"
+        views = tuple(plan_polar(c, least_confidence=image.least_confidence) if is_polar else None for c in crops)
         if is_still or self.media.kind != "clip" or self.terms.policy == "keep":
-            return _Look(crops=crops, texts=None)
+            return _Look(crops=crops, views=views, texts=None)
         shown = [np.stack([cut(frame, crop) for frame in evidence]) for crop in crops]
-        return _Look(crops=crops, texts=tuple(self._text(s, c) for s, c in zip(shown, crops, strict=True)))
+        texts = tuple(self._text(s, c) for s, c in zip(shown, crops, strict=True))
+        return _Look(crops=crops, views=views, texts=texts)
 
     def _text(self, shown: NDArray[np.uint8], crop: Crop) -> _Text:
         """Text in a cropped picture (h, w[, 3]) or, where it stands still, in the frames of a clip (T, h, w[, 3]).
@@ -183,7 +189,7 @@ class SampleMaker:
         return _Text(boxes=tuple(sorted(set(boxes), key=lambda b: b.box)), remains=bool(new))
 
     def _sample(
-        self, index: int, picture: Pixels, frame: Pixels, crop: Crop, text: _Text | None
+        self, index: int, picture: Pixels, frame: Pixels, crop: Crop, view: PolarView | None, text: _Text | None
     ) -> EncodedSample | None:
         if text is None:
             text = _Text(boxes=(), remains=False) if self.terms.policy == "keep" else self._text(picture, crop)
@@ -205,14 +211,17 @@ class SampleMaker:
             cone_part=crop.area_px / crop.frame_px,
             text_part=text_px / max(1, crop.area_px),
             is_cone_sure=crop.cone.confidence >= self.recipe.image.least_confidence,
+            is_view_kept=view is not None or self.recipe.image.view == "scan",
         )
         if report.reject_reason:
             self._turn_away("quality", report.reject_reason, self._place(index, crop))
             return None
-        mask = self._mask(index, crop)
-        suffix, image, stored = self._encode(cleaned, frame, crop, bool(boxes))
+        mask = self._mask(index, crop, view)
+        if view is not None:
+            cleaned = cut_polar(cleaned, view)
+        suffix, image, stored = self._encode(cleaned, frame, crop, bool(boxes) or view is not None)
         thumb = thumbnail(stored)
-        row = self._row(index, stored, crop, boxes) | {
+        row = self._row(index, stored, crop, view, boxes) | {
             "quality": list(report.flags),
             "phash": phash(thumb),
             "pixel_sha256": pixel_sha256(stored),
@@ -234,10 +243,13 @@ class SampleMaker:
                 return boxes
         return boxes
 
-    def _mask(self, index: int, crop: Crop) -> bytes | None:
-        """The image's annotation with the same crop, as PNG."""
-        mask = self._label_map(index)
-        return None if mask is None else encode_png(cut_mask(mask, crop))
+    def _mask(self, index: int, crop: Crop, view: PolarView | None) -> bytes | None:
+        """The image's annotation with the same crop and view, as PNG."""
+        whole = self._label_map(index)
+        if whole is None:
+            return None
+        mask = cut_mask(whole, crop)
+        return encode_png(mask if view is None else cut_polar_mask(mask, view))
 
     def _label_map(self, index: int) -> Pixels | None:
         card = self.terms.card
@@ -269,9 +281,13 @@ class SampleMaker:
             return None
         return (*stripped, stored)
 
-    def _row(self, index: int, stored: Pixels, crop: Crop, boxes: tuple[TextBox, ...]) -> dict[str, object]:
+    def _row(
+        self, index: int, stored: Pixels, crop: Crop, view: PolarView | None, boxes: tuple[TextBox, ...]
+    ) -> dict[str, object]:
         item, terms, cone = self.item, self.terms, crop.cone
-        spacing = self._spacing(crop)
+        spacing = self._spacing(crop) if view is None else None  # beams diverge: no distance holds for a column
+        polygon = crop.polygon if view is None else view.polygon
+        stored_boxes = boxes if view is None else polar_boxes(boxes, view)
         facts = {name: self.media.facts.get(name) or item.facts.get(name) for name in _FACT_COLUMNS}
         facts |= {name: item.facts.get(name) or self.media.facts.get(name) for name in _CARD_WINS}
         return facts | {
@@ -288,12 +304,12 @@ class SampleMaker:
             "spacing_col_mm": spacing[1] if spacing else None,
             "labels": json.dumps(dict(item.labels), sort_keys=True, ensure_ascii=False),
             "cone_geometry": cone.geometry,
-            "cone_polygon": [[_exact(x), _exact(y)] for x, y in crop.polygon],
+            "cone_polygon": [[_exact(x), _exact(y)] for x, y in polygon],
             "cone_box": [float(v) for v in crop.box],
             "cone_confidence": _exact(cone.confidence, 4096),
             "cone_method": cone.method,
-            "text_boxes_removed": sorted([float(v) for v in b.box] for b in boxes),
-            "deid_actions": self._actions(stored, crop, bool(boxes)),
+            "text_boxes_removed": sorted([float(v) for v in b.box] for b in stored_boxes),
+            "deid_actions": self._actions(stored, crop, view, bool(boxes)),
             "source_sha256": self.source,
             "license": terms.license,
             "redistributable": terms.redistributable,
@@ -301,8 +317,8 @@ class SampleMaker:
             "pipeline_version": PIPELINE_VERSION,
         }
 
-    def _actions(self, stored: Pixels, crop: Crop, is_text_removed: bool) -> list[str]:
-        is_cropped = stored.shape[:2] != (self.height_px, self.width_px)
+    def _actions(self, stored: Pixels, crop: Crop, view: PolarView | None, is_text_removed: bool) -> list[str]:
+        is_cropped = view is not None or stored.shape[:2] != (self.height_px, self.width_px)
         actions = {"black-outside-cone": crop.inside is not None or is_cropped, "remove-text": is_text_removed}
         return sorted(name for name, is_done in actions.items() if is_done)
 
