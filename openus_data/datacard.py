@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import yaml
 
 from openus_data.card import Card
@@ -28,6 +28,8 @@ from openus_data.store import write_bytes_aside
 DATACARD_NAME: Final = "datacard.md"
 CROISSANT_NAME: Final = "croissant.json"
 _COUNTED: Final = ("organ", "device_manufacturer", "split", "license")
+_NEEDED: Final = (*_COUNTED, "dataset", "redistributable", "shard", "subject_id")
+"""Columns that the descriptions are made from; most of a manifest's bytes are in the others."""
 _CROISSANT_TYPES: Final = {
     "string": "sc:Text",
     "int": "sc:Integer",
@@ -44,7 +46,7 @@ def write_cards(out: Path, cards: Mapping[str, Card]) -> None:
         out: the corpus; its manifest and sidecars are there.
         cards: the cards of the datasets in it, by id; private folders have none.
     """
-    table = read_manifest(out)
+    table = read_manifest(out, _NEEDED)
     present = sorted(table.column("dataset").unique().to_pylist())
     known = {name: cards[name] for name in present if name in cards}
     write_bytes_aside(out / DATACARD_NAME, datacard(table, known).encode())
@@ -55,7 +57,7 @@ def write_cards(out: Path, cards: Mapping[str, Card]) -> None:
 def datacard(table: pa.Table, cards: Mapping[str, Card]) -> str:
     """The dataset card: YAML front matter as the Hugging Face hub reads it, then prose and tables."""
     licences = sorted({v for v in table.column("license").unique().to_pylist() if v})
-    shareable = pc.sum(pc.cast(table.column("redistributable"), pa.int64())).as_py() or 0
+    shareable = sum(chunk.true_count for chunk in table.column("redistributable").chunks)
     head = {
         "pretty_name": "Curated ultrasound corpus",
         "license": licences[0].lower() if len(licences) == 1 and " " not in licences[0] else "other",
@@ -90,10 +92,10 @@ def _dataset_rows(table: pa.Table, cards: Mapping[str, Card]) -> Iterable[tuple[
 
 
 def _counts(table: pa.Table, column: str) -> list[tuple[str, str]]:
-    filled = pc.fill_null(table.column(column), "unknown")
-    counted = pa.table({"v": filled}).group_by("v").aggregate([("v", "count")])
-    pairs = zip(counted.column("v").to_pylist(), counted.column("v_count").to_pylist(), strict=True)
-    return [(str(v), f"{n:,}") for v, n in sorted(pairs, key=lambda p: (-p[1], p[0]))]
+    counted: Counter[str] = Counter()
+    for entry in table.column(column).value_counts().to_pylist():
+        counted["unknown" if entry["values"] is None else str(entry["values"])] += entry["counts"]
+    return [(v, f"{n:,}") for v, n in sorted(counted.items(), key=lambda p: (-p[1], p[0]))]
 
 
 def _markdown(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -57,3 +57,17 @@ def test_equal_corpora_have_equal_descriptions(out: Path, tmp_path: Path) -> Non
     assert before == [(out / name).read_bytes() for name in ("datacard.md", "croissant.json")]
     assert str(tmp_path) not in before[0].decode() + before[1].decode()
     assert json.loads(before[1])["recordSet"]
+
+
+_DESCRIBE = """
+import sys
+from pathlib import Path
+from openus_data.datacard import write_cards
+write_cards(Path(sys.argv[1]), {})
+assert "pandas" not in sys.modules
+"""
+
+
+def test_describing_a_corpus_does_not_wait_for_pandas(out: Path) -> None:
+    answer = subprocess.run([sys.executable, "-c", _DESCRIBE, str(out)], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
