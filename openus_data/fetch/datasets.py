@@ -41,7 +41,7 @@ from openus_data.fetch.report import DatasetReport, FetchReport, FileReport
 from openus_data.fetch.tree import FILES_DIR, build_tree, build_tree_from_folder, is_intact
 from openus_data.fetch.workers import Workers
 from openus_data.sources import RemoteFile, source_of
-from openus_data.store import folder_lock, free_bytes
+from openus_data.store import PART_SUFFIX, folder_lock, free_bytes
 from openus_data.transfer import SMALL_BYTES, VERIFIED_MTIME_NS, Engine, Job, Policy, Stopped, check_file, copy_file
 
 logger = logging.getLogger(__name__)
@@ -95,6 +95,8 @@ def fetch(
         UsageError: the call cannot be carried out as written; nothing was done.
         KeyboardInterrupt: what was finished stays, the rest is left as `.part` for the next run.
     """
+    if not cards:
+        raise UsageError("nothing to fetch", next_step="name datasets, or give --all-open; openus-data list shows them")
     sources = _given(cards, from_path)
     stop = threading.Event()
     meter = Meter(quiet=quiet or dry_run)
@@ -135,7 +137,7 @@ def _given(cards: Sequence[Card], from_path: Path | None) -> dict[str, Path]:
         return {}
     paths = {card.id: from_path / card.id if len(cards) > 1 else from_path for card in cards}
     for identifier, path in paths.items():
-        if not path.exists():
+        if not (path.is_file() or path.is_dir()):
             raise UsageError("--from names nothing that exists", where=identifier, expected="an archive or a folder")
     return {str(i): p for i, p in paths.items()}
 
@@ -186,6 +188,8 @@ def _with_size(want: Wanted, run: _Run) -> Wanted:
 
 def _fetch_locked(card: Card, given: Path | None, run: _Run) -> DatasetReport:
     folder = run.root / card.id
+    for left in folder.glob(f"*.json.*{PART_SUFFIX}"):
+        left.unlink()  # a ledger that a killed run was writing
     ledger = load_ledger(folder, card.id)
     if given is not None and given.is_dir() and (wanted := plan_from_folder(card, given)) is None:
         return _take_folder(card, given, ledger, run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,9 @@ from openus_data.errors import ChecksumMismatch, NeedsPerson, SourceError, Sourc
 from openus_data.fetch.ledger import Ledger
 from openus_data.sources import Ask, RemoteFile, source_of
 from openus_data.sources.http import public
+from openus_data.store import digest_file, sha256_file
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,10 +173,17 @@ def plan_from_folder(card: Card, folder: Path) -> tuple[Wanted, ...] | None:
 
 
 def _by_hand(download: Download, name: str, path: Path) -> Wanted:
+    """The user's own copy: another release or packing than the published one is said and taken, not refused."""
+    held = f"sha256:{sha256_file(path)}"
+    algorithm, _, published = (download.checksum or "").partition(":")
+    is_published = bool(published) and digest_file(path, algorithm) == published.lower()
+    if published and not is_published:
+        logger.warning("%s: not the published file, taken as given; expected %s, got %s", name, download.checksum, held)
     return Wanted(
         name="/".join(safe_parts(name)),
         download=download,
         remote=RemoteFile(filename=name, source="by hand", local=path),
-        size_bytes=download.bytes,
-        checksums=(str(download.checksum),) if download.checksum else (),
+        size_bytes=path.stat().st_size,
+        checksums=(str(download.checksum),) if is_published else (held,),
+        pinned=not is_published,
     )

@@ -23,6 +23,7 @@ from openus_data.archive import Limits
 from openus_data.card import Card, load_card
 from openus_data.errors import UsageError
 from openus_data.fetch import DatasetReport, FetchReport, fetch
+from openus_data.fetch.ledger import load_ledger
 from openus_data.store import folder_lock
 from openus_data.transfer import Policy
 
@@ -297,11 +298,18 @@ def test_several_datasets_are_taken_from_folders_of_their_ids(tmp_path: Path) ->
         run(cards, tmp_path, from_path=tmp_path / "nowhere")
 
 
-def test_a_given_archive_that_is_not_the_published_one_is_refused(tmp_path: Path) -> None:
-    card = make_card(tmp_path, MANUAL | {"checksum": sha256(b"other")}, **STEPS)
-    (tmp_path / "a.zip").write_bytes(ARCHIVE)
-    assert "is not the published one" in only(run(card, tmp_path, from_path=tmp_path / "a.zip")).error
-    assert tree(tmp_path / "root" / "toy" / "archives") == {}
+def test_a_given_archive_that_is_not_the_published_one_is_said_pinned_and_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = make_card(tmp_path, MANUAL | {"filename": "a.zip", "checksum": sha256(b"other")}, **STEPS)
+    given = tmp_path / "a.zip"
+    given.write_bytes(ARCHIVE[:-30])
+    assert only(run(card, tmp_path, from_path=given)).state == "failed"
+    given.write_bytes(ARCHIVE)
+    assert only(run(card, tmp_path, from_path=given)).state == "done"
+    assert "not the published file" in caplog.text
+    assert load_ledger(tmp_path / "root" / "toy", "toy").files["a.zip"].state == "pinned"
+    assert only(run(card, tmp_path, from_path=given)).state == "unchanged"
 
 
 def test_links_in_a_given_folder_are_refused(tmp_path: Path) -> None:
