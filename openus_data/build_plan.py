@@ -29,6 +29,7 @@ from openus_data.stage_records import DatasetTerms, StageOne
 KEY_NAME: Final = "key"
 LONGEST_NAME: Final = 60
 OPENUS_SET: Final = "openus"
+EXECUTOR_NAMES: Final = ("local", "ray")
 T = TypeVar("T", bound=str)
 
 
@@ -141,6 +142,7 @@ def plan_build(request: BuildRequest) -> BuildPlan:
     policy = _choice(request.policy, get_args(Policy), "policy") if request.policy else None
     if policy:
         recipe = replace(recipe, text=replace(recipe.text, policy=policy, private_policy=policy))
+    _choice(request.executor, EXECUTOR_NAMES, "executor")
     classes = request.license_classes or recipe.license_classes
     for name in classes:
         _choice(name, get_args(LicenseClass), "license class")
