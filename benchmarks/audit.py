@@ -57,7 +57,7 @@ def _table(rng: np.random.Generator, sizes: np.ndarray, start: int, count: int) 
         "channels": np.ones(count, np.int8),
         "organ": organs[of % 6],
         "anatomy": [f"anatomy {d}" for d in of],
-        "labels": [json.dumps({"class": str(n % 7), "box": f"{n}"}) for n in number],
+        "labels": [json.dumps({"class": str(n % 7), "box": f"{n % 9973}"}) for n in number],
         "device_manufacturer": makers[of % 4],
         "device_model": models[(of + number % 3) % 30],
         "cone_geometry": np.array(["sector", "curvilinear", "linear"])[of % 3],
