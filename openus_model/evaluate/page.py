@@ -118,8 +118,8 @@ def _head(title: str, s: Mapping[str, Any]) -> Iterator[str]:
 
 def _metrics(s: Mapping[str, Any]) -> Iterator[str]:
     paper = s.get("paper", {})
-    yield "<h2>Metrics</h2><div class=wrap><table><caption>What was measured here"
-    yield ", and what the paper reports for this cell (its own figure, not ours)" if paper else ""
+    also = ", and what the paper reports for this cell (its own figure, not ours)" if paper else ""
+    yield f"<h2>Metrics</h2><div class=wrap><table><caption>What was measured here{also}"
     yield "</caption><thead><tr><th scope=col>metric<th scope=col class=n>value<th scope=col class=n>low"
     yield "<th scope=col class=n>high" + ("<th scope=col class=n>the paper's" if paper else "") + "</thead><tbody>"
     for name, m in s["metrics"].items():
