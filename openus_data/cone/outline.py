@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from openus_data.records import Box, Cone, Geometry
 
 Polygon = NDArray[np.float64]
 """(P, 2) vertices x, y in pixels of the frame."""
+_T = TypeVar("_T", bound=np.generic)
 
 
 def raster(cone: Cone, height: int, width: int) -> NDArray[np.bool_]:
@@ -37,22 +39,24 @@ def raster(cone: Cone, height: int, width: int) -> NDArray[np.bool_]:
 
 
 def fill(mask: NDArray[np.uint8], polygon: Polygon) -> None:
-    """Set to 1 the pixels of `mask` (H, W) whose centre lies inside `polygon` (P, 2), in place, exactly."""
+    """Set to 1, in place, the pixels of a contiguous `mask` (H, W) whose centre lies inside `polygon` (P, 2)."""
     height, width = mask.shape
+    pixels = mask.reshape(-1)
     top = max(0, math.floor(polygon[:, 1].min()))
     bottom = min(height, math.ceil(polygon[:, 1].max()))
     if bottom <= top:
         return
     rows = np.arange(top, bottom) + 0.5
-    start, end = polygon, np.roll(polygon, -1, axis=0)
-    crosses = (start[:, 1:] <= rows) != (end[:, 1:] <= rows)
-    edge, row = np.nonzero(crosses)
+    above = polygon[:, 1:] <= rows
+    start, end = polygon, rolled(polygon)
+    edge, row = np.nonzero(above != rolled(above))
     share = (rows[row] - start[edge, 1]) / (end[edge, 1] - start[edge, 1])
     x = start[edge, 0] + share * (end[edge, 0] - start[edge, 0])
     column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.intp)
-    toggles = np.zeros((bottom - top, width + 1), np.uint8)
-    np.bitwise_xor.at(toggles, (row, column), 1)
-    mask[top:bottom] |= np.bitwise_xor.accumulate(toggles, axis=1)[:, :width]
+    order = np.lexsort((column, row))
+    border = ((top + row) * width + column)[order].tolist()
+    for first, last in zip(border[::2], border[1::2], strict=True):  # a closed line crosses every row an even time
+        pixels[first:last] = 1
 
 
 def clockwise(polygon: Polygon) -> Polygon:
@@ -63,23 +67,36 @@ def clockwise(polygon: Polygon) -> Polygon:
 def signed_area(polygon: Polygon) -> float:
     """Area in px^2 of (P, 2) vertices, positive when they run clockwise on the screen."""
     x, y = polygon[:, 0], polygon[:, 1]
-    return float(np.dot(x, np.roll(y, -1)) - np.dot(np.roll(x, -1), y)) / 2
+    inner = float(x[:-1].dot(y[1:]) - x[1:].dot(y[:-1]))
+    return (inner + float(x[-1] * y[0] - x[0] * y[-1])) / 2
+
+
+def rolled(values: NDArray[_T], by: int = 1) -> NDArray[_T]:
+    """`values` (N, ...) from number `by` on, and then the first ones; np.roll takes ten times as long for so few."""
+    return np.concatenate((values[by:], values[:by]))
 
 
 def clip_to_box(polygon: Polygon, box: Sequence[float]) -> Polygon:
     """The part (P', 2) of a polygon (P, 2) within (x0, y0, x1, y1); Sutherland and Hodgman's method, side by side."""
     x0, y0, x1, y1 = box
-    for axis, bound, sign in ((0, x0, 1.0), (0, x1, -1.0), (1, y0, 1.0), (1, y1, -1.0)):
+    (left, top), (right, bottom) = polygon.min(axis=0).tolist(), polygon.max(axis=0).tolist()
+    sides = ((0, x0, 1.0, left < x0), (0, x1, -1.0, right > x1), (1, y0, 1.0, top < y0), (1, y1, -1.0, bottom > y1))
+    for axis, bound, sign, beyond in sides:
+        if not beyond:
+            continue
         depth = (polygon[:, axis] - bound) * sign
         inside = depth >= 0
         if inside.all():
             continue
-        before, depth_before = np.roll(polygon, 1, axis=0), np.roll(depth, 1)
+        before, depth_before = rolled(polygon, -1), rolled(depth, -1)
         crosses = inside != (depth_before >= 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = depth_before / (depth_before - depth)
-        crossing = before + (polygon - before) * np.where(crosses, share, 0.0)[:, None]
-        polygon = np.stack([crossing, polygon], 1)[np.stack([crosses, inside], 1)]
+        share = depth_before / np.where(crosses, depth_before - depth, 1.0)
+        pairs = np.empty((len(polygon), 2, 2))
+        pairs[:, 0] = before + (polygon - before) * share[:, None]
+        pairs[:, 1] = polygon
+        kept = np.empty((len(polygon), 2), np.bool_)
+        kept[:, 0], kept[:, 1] = crosses, inside
+        polygon = pairs[kept]
         if not len(polygon):
             break
     return polygon
@@ -87,7 +104,7 @@ def clip_to_box(polygon: Polygon, box: Sequence[float]) -> Polygon:
 
 def box_of(polygon: Polygon, height: int, width: int) -> Box:
     """Half-open box (x0, y0, x1, y1) that holds a polygon (P, 2), cut at the frame."""
-    (left, top), (right, bottom) = polygon.min(axis=0), polygon.max(axis=0)
+    (left, top), (right, bottom) = polygon.min(axis=0).tolist(), polygon.max(axis=0).tolist()
     x0, y0 = max(0, math.floor(left + 1e-6)), max(0, math.floor(top + 1e-6))
     return x0, y0, min(width, max(x0, math.ceil(right - 1e-6))), min(height, max(y0, math.ceil(bottom - 1e-6)))
 
@@ -104,10 +121,10 @@ def make_cone(
 ) -> Cone:
     """A Cone of one panel, cut at the frame of (height, width) px; vertices clockwise, to 1/100 px."""
     cut = clockwise(clip_to_box(polygon, (0, 0, width, height)))
-    rounded = np.round(cut, 2)
+    rounded = cut.round(2)
     return Cone(
         geometry=geometry,
-        polygon=tuple((float(x), float(y)) for x, y in rounded),
+        polygon=tuple((x, y) for x, y in rounded.tolist()),
         box=box_of(rounded, height, width),
         confidence=float(round(min(1.0, max(0.0, confidence)), 4)),
         method=method,

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from openus_data.cone.outline import Polygon, clockwise
+from openus_data.cone.outline import Polygon, clockwise, rolled
 from openus_data.cone.profile import Mask
 
 _STEP = 1.6
 _SPACING = 1.5
 _SUB = 6
 _RIM_WORTH = 0.8
+_INWARD_OUTWARD = np.array([[-1.0], [1.0]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,40 +51,41 @@ def score(outline: Polygon, mask: Mask) -> Score:
     h, w = mask.shape
     outline = clockwise(outline)
     inside = np.zeros((h, w), np.uint8)
-    cv2.fillPoly(inside, [np.round((outline - 0.5) * (1 << _SUB)).astype(np.int32)], 1, cv2.LINE_8, _SUB)
+    cv2.fillPoly(inside, [((outline - 0.5) * (1 << _SUB)).round().astype(np.int32)], 1, cv2.LINE_8, _SUB)
     area = max(1, int(cv2.countNonZero(inside)))
     echo = mask.view(np.uint8)
     both = cv2.countNonZero(cv2.bitwise_and(inside, echo))
-    point, normal, off_rim = _walk(outline, h, w)
-    within, beyond = _at(mask, point - _STEP * normal), _at(mask, point + _STEP * normal)
-    n = max(1, int(off_rim.sum()))
+    within, beyond, off_rim = _walk(outline, mask)
+    points, off = len(off_rim), np.count_nonzero(off_rim)
+    echo_off = np.count_nonzero(within & off_rim)
+    breached = np.count_nonzero(beyond & within & off_rim)
+    n = max(1, off)
     return Score(
-        support=float((within & ~beyond & off_rim).sum() / n),
-        breach=float((within & beyond & off_rim).sum() / n),
-        rim=1 - n / len(point),
-        rim_echo=float((within & ~off_rim).sum() / len(point)),
+        support=(echo_off - breached) / n,
+        breach=breached / n,
+        rim=1 - n / points,
+        rim_echo=(np.count_nonzero(within) - echo_off) / points,
         cover=both / area,
         spill=min(1.0, (cv2.countNonZero(echo) - both) / area),
         area=area,
     )
 
 
-def _walk(outline: Polygon, h: int, w: int) -> tuple[Polygon, Polygon, Mask]:
-    """Points about a cell apart along an outline, outward normals, and which are off the rim of the frame."""
-    end = np.roll(outline, -1, axis=0)
-    length = np.hypot(*(end - outline).T)
-    counts = np.maximum(1, (length / _SPACING).astype(np.intp))
-    which = np.repeat(np.arange(len(outline)), counts)
-    share = (np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts) + 0.5) / counts[which]
-    direction = (end - outline) / np.maximum(length, 1e-9)[:, None]
-    point = outline[which] + (end - outline)[which] * share[:, None]
-    normal = np.stack([direction[:, 1], -direction[:, 0]], 1)[which]
-    off_rim = (point[:, 0] > 1) & (point[:, 1] > 1) & (point[:, 0] < w - 1) & (point[:, 1] < h - 1)
-    return point, normal, off_rim
-
-
-def _at(mask: Mask, points: Polygon) -> Mask:
+def _walk(outline: Polygon, mask: Mask) -> tuple[Mask, Mask, Mask]:
+    """Along an outline, at points (N,) about a cell apart: echo within, echo beyond, and whether it is off the rim."""
     h, w = mask.shape
-    x = np.clip(points[:, 0].astype(np.intp), 0, w - 1)
-    y = np.clip(points[:, 1].astype(np.intp), 0, h - 1)
-    return mask[y, x]
+    x, y = outline[:, 0], outline[:, 1]
+    dx, dy = rolled(x) - x, rolled(y) - y
+    length = np.hypot(dx, dy)
+    counts = np.maximum(1, (length / _SPACING).astype(np.intp))
+    ends = counts.cumsum()
+    which = np.arange(len(outline)).repeat(counts)
+    share = (np.arange(len(which)) - (ends - counts - 0.5)[which]) / counts[which]
+    step = _STEP / np.maximum(length, 1e-9)
+    px, py = x[which] + dx[which] * share, y[which] + dy[which] * share
+    off_rim = (px > 1) & (py > 1) & (px < w - 1) & (py < h - 1)
+    across = _INWARD_OUTWARD * (dy * step)[which], _INWARD_OUTWARD * (dx * step)[which]
+    column = np.minimum(np.maximum(px + across[0], 0), w - 1).astype(np.intp)
+    row = np.minimum(np.maximum(py - across[1], 0), h - 1).astype(np.intp)
+    echo = mask[row, column]
+    return echo[0], echo[1], off_rim

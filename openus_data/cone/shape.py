@@ -43,12 +43,14 @@ class Fan:
     def outline(self) -> Polygon:
         """(P, 2) vertices, cut by the box."""
         count = max(9, math.ceil((self.right - self.left) / _ARC_STEP))
-        angles = np.linspace(self.left, self.right, count + 1)
-        down = -1.0 if self.inverted else 1.0
-        rays = np.stack([np.sin(angles), down * np.cos(angles)], 1)
+        angles = self.left + (self.right - self.left) / count * np.arange(count + 1)
+        rays = np.empty((count + 1, 2))
+        rays[:, 0], rays[:, 1] = np.sin(angles), np.cos(angles)
+        if self.inverted:
+            rays[:, 1] *= -1
         apex = np.array([self.apex_x, self.apex_y])
         near = apex + self.near * rays if self.near > 0 else apex[None]
-        return clip_to_box(np.concatenate([near, (apex + self.far * rays)[::-1]]), self.box)
+        return clip_to_box(np.concatenate((near, (apex + self.far * rays)[::-1])), self.box)
 
     def scaled(self, x: float, y: float) -> Fan:
         """In units that are smaller by x and y (which differ by a rounding at most)."""
