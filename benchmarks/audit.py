@@ -112,7 +112,7 @@ def main() -> None:
             answer = subprocess.run(
                 [sys.executable, "-c", _RUN, folder, what], capture_output=True, text=True, check=True
             )
-            seconds, peak = json.loads(answer.stdout)
+            seconds, peak = json.loads(answer.stdout.splitlines()[-1])
             floor = floor or seconds
             print(f"{what:<10}{seconds:>9.2f}{peak:>9.0f}{seconds / floor:>11.1f}")
         print(f"page: {(out / 'audit.html').stat().st_size / 1e6:.2f} MB")

@@ -65,6 +65,7 @@ def query(out: Path, sql: str, *, as_csv: bool = False) -> QueryReport:
     """
     connection = duckdb.connect(config={"threads": "2"})
     try:
+        connection.execute("set enable_progress_bar = false")  # it would draw into the answer on standard output
         connection.register("manifest", read_manifest(out))
         connection.register("rejects", read_rejects(out))
         connection.execute("set enable_external_access = false; set lock_configuration = true")

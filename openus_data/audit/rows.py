@@ -59,6 +59,7 @@ def open_rows(outs: Sequence[Path], where: str | None) -> Iterator[Rows]:
         read_manifest(out, ["sample_id"])  # refuses what is missing, torn or of another schema
     connection = duckdb.connect(config={"threads": "2"})
     try:
+        connection.execute("set enable_progress_bar = false")  # it would draw into the answer on standard output
         connection.register("all_rejects", pa.concat_tables([read_rejects(out) for out in outs]))
         connection.execute("create temp table rejects as select * from all_rejects")
         # The engine reads the file itself, in pieces: through Arrow, all rows would be in memory twice.
