@@ -14,8 +14,6 @@ from typing import Any, Final
 
 from openus_model.errors import MissingExtra, UsageError, WeightsError
 
-PREFIX: Final = "hf:"
-"""`hf:owner/name` names weights on the hub where a folder is expected."""
 WANTED: Final = ("*.safetensors", "*.json", "*.md", "*.parquet", "*.onnx", "*.onnx.data")
 """Files that are sent and fetched: no pickle among them."""
 
