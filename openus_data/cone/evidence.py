@@ -8,6 +8,7 @@ bars) is bright and exactly flat, which echo never is over an area.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ _MEDIAN = 5
 _HEADER_SHARE = 0.7
 _COMMON_SHARE = 0.25
 _DARKER_TOLERANCE = 6
+_NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +59,16 @@ def gather(grey: Grey, spread: Grey | None = None) -> Evidence:
         spread: uint8 (H, W), maximum less minimum over a clip, or None.
     """
     backgrounds = background_levels(grey)
-    distance = cv2.LUT(grey, _distance_table(backgrounds)) if backgrounds else grey
+    distance = _distance(grey, backgrounds)
     height, width = grey.shape
     step = max(height, width) / CELLS
     cols, rows = max(8, round(width / step)), max(8, round(height / step))
-    level = _denoise(distance, cols, rows)
-    plain = cv2.resize(grey, (cols, rows), interpolation=cv2.INTER_AREA)
+    fine = _shrink(distance, 2 * cols, 2 * rows)
+    level = _denoise(fine, cols, rows)
+    plain = _shrink(fine if distance is grey else _shrink(grey, 2 * cols, 2 * rows), cols, rows)
     moving = None
     if spread is not None:
-        moving = _denoise(spread, cols, rows) > 6
+        moving = _denoise(_shrink(spread, 2 * cols, 2 * rows), cols, rows) > 6
     return Evidence(
         level=level,
         chrome=_flat(plain) & (level >= _CHROME_FLOOR),
@@ -102,7 +105,7 @@ def background_levels(grey: Grey) -> tuple[int, ...]:
 def _common_level(grey: Grey) -> int | None:
     """The one level of a quarter of the frame: the scanner's background within the page of a screenshot."""
     sampled = grey[::4, ::4].ravel()
-    counts = np.bincount(sampled, minlength=256)
+    counts = cv2.calcHist([sampled], [0], None, [256], [0, 256]).ravel()
     level = int(counts.argmax())
     near = counts[max(0, level - _FLAT_TOLERANCE) : level + _FLAT_TOLERANCE + 1].sum()
     return level if near >= _COMMON_SHARE * sampled.size else None
@@ -120,13 +123,21 @@ def _header_level(grey: Grey) -> int | None:
 def _rim(line: Grey, inner: Grey) -> Grey:
     """The pixels of a line (N,) along the rim that equal their neighbours to within a level or two."""
     a = line.astype(np.int16)
-    flat = np.ones(len(a), np.bool_)
+    flat = np.abs(inner - a) <= _FLAT_TOLERANCE
     for shift in (1, 2, 3, 4):
         flat[shift:] &= np.abs(a[shift:] - a[:-shift]) <= _FLAT_TOLERANCE
-    flat &= np.abs(inner.astype(np.int16) - a) <= _FLAT_TOLERANCE
     return line[flat]
 
 
+def _distance(grey: Grey, backgrounds: tuple[int, ...]) -> Grey:
+    """Distance of every pixel (H, W) to the nearest background level; the frame itself on plain black."""
+    if backgrounds in ((), (0,)):
+        return grey
+    distance: Grey = cv2.LUT(grey, _distance_table(backgrounds))
+    return distance
+
+
+@lru_cache(maxsize=64)
 def _distance_table(backgrounds: tuple[int, ...]) -> Grey:
     """Distance of each of 256 levels to the nearest background; a little darker than it counts as equal."""
     above = np.arange(256)[:, None] - np.array(backgrounds)
@@ -135,17 +146,21 @@ def _distance_table(backgrounds: tuple[int, ...]) -> Grey:
     return table
 
 
-def _denoise(picture: Grey, cols: int, rows: int) -> Grey:
-    """(H, W) to (rows, cols) without thin strokes."""
-    fine = cv2.resize(picture, (2 * cols, 2 * rows), interpolation=cv2.INTER_AREA)
-    fine = cv2.medianBlur(fine, _MEDIAN)
-    coarse: Grey = cv2.resize(fine, (cols, rows), interpolation=cv2.INTER_AREA)
-    return coarse
+def _denoise(fine: Grey, cols: int, rows: int) -> Grey:
+    """A grid twice as fine to (rows, cols) without thin strokes."""
+    solid: Grey = cv2.medianBlur(fine, _MEDIAN)
+    return _shrink(solid, cols, rows)
+
+
+def _shrink(picture: Grey, cols: int, rows: int) -> Grey:
+    """(H, W) to (rows, cols) by area."""
+    small: Grey = cv2.resize(picture, (cols, rows), interpolation=cv2.INTER_AREA)
+    return small
 
 
 def _flat(plain: Grey) -> NDArray[np.bool_]:
     """Cells (h, w) that equal all their neighbours, over an area."""
-    kernel = np.ones((3, 3), np.uint8)
+    kernel = _NEIGHBOURS
     spread = cv2.subtract(cv2.dilate(plain, kernel), cv2.erode(plain, kernel))
     flat = cv2.morphologyEx((spread <= 1).astype(np.uint8), cv2.MORPH_OPEN, kernel)
     flat = cv2.dilate(flat, kernel)

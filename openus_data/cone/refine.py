@@ -84,13 +84,13 @@ def _robust(weight: NDArray[np.float64], residual: NDArray[np.float64]) -> NDArr
 def _solve(design: _Reals, offset: _Reals, weight: _Reals, damp: _Reals) -> _Reals:
     """Damped, weighted and reweighted least squares; the move (K,) of K numbers."""
     move: _Reals = np.zeros(design.shape[1])
-    residual = offset - _level(offset, weight)
+    residual: _Reals = offset - _level(offset, weight)
     damping = np.diag(damp)
     for _ in range(3):
         w = _robust(weight, residual)
         weighted = design * w[:, None]
         move = np.linalg.solve(weighted.T @ design + damping, weighted.T @ offset)
-        residual = offset - design @ move
+        residual = np.subtract(offset, design @ move, dtype=np.float64)
     return move
 
 

@@ -56,15 +56,15 @@ def score(outline: Polygon, mask: Mask) -> Score:
     echo = mask.view(np.uint8)
     both = cv2.countNonZero(cv2.bitwise_and(inside, echo))
     within, beyond, off_rim = _walk(outline, mask)
-    points, off = len(off_rim), np.count_nonzero(off_rim)
-    echo_off = np.count_nonzero(within & off_rim)
-    breached = np.count_nonzero(beyond & within & off_rim)
+    points, off = len(off_rim), int(np.count_nonzero(off_rim))
+    echo_off = int(np.count_nonzero(within & off_rim))
+    breached = int(np.count_nonzero(beyond & within & off_rim))
     n = max(1, off)
     return Score(
         support=(echo_off - breached) / n,
         breach=breached / n,
         rim=1 - n / points,
-        rim_echo=(np.count_nonzero(within) - echo_off) / points,
+        rim_echo=(int(np.count_nonzero(within)) - echo_off) / points,
         cover=both / area,
         spill=min(1.0, (cv2.countNonZero(echo) - both) / area),
         area=area,
