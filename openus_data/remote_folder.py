@@ -172,6 +172,7 @@ def _file_system(protocol: str, rest: str) -> tuple[Any, str]:
         import fsspec
 
         files = fsspec.filesystem(protocol)
+        files.invalidate_cache()  # drivers are shared by a process, and others write there in the meantime
     except (ImportError, ValueError) as error:
         raise MissingExtra(
             f"{protocol}:// cannot be opened", next_step=f"pip install 'openus[ray]' and fsspec's driver for {protocol}"

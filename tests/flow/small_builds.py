@@ -18,6 +18,37 @@ from openus_data.build import BuildReport, BuildRequest, build
 from openus_data.executor import Failure, Outcome
 from openus_data.records import Pixels
 
+TOY_CARD = """
+id = "toy"
+title = "Toy"
+homepage = "https://example.org"
+role = "evaluate"
+access = "open"
+host = "institutional"
+organ = "breast"
+anatomy = ["breast"]
+obtain = ["Ask."]
+[citation]
+text = "Nobody"
+[license]
+terms = "none"
+class = "unknown"
+redistributable = false
+[[downloads]]
+source = "manual"
+locator = "https://example.org"
+[[images]]
+match = ["images/*.png"]
+[[masks]]
+match = ["masks/*.png"]
+class = "lesion"
+[mask_classes]
+lesion = 1
+[subject]
+path = '(?:^|/)(?P<key>p\\d+)_'
+"""
+"""A card of a public dataset `toy` with images, masks and subjects."""
+
 
 def sector(seed: int, height: int = 150, width: int = 200) -> Pixels:
     """Speckle in a sector, black around it."""

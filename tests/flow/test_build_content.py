@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from small_builds import InlineExecutor, inline, run_build, sector, tree, write_pictures
+from small_builds import TOY_CARD, InlineExecutor, inline, run_build, sector, tree, write_pictures
 
 from openus_data import first_stage
 from openus_data.build import BuildReport, BuildRequest, build
@@ -22,36 +22,6 @@ from openus_data.shards import read_member
 
 __all__ = ["inline"]
 
-CARD = """
-id = "toy"
-title = "Toy"
-homepage = "https://example.org"
-role = "evaluate"
-access = "open"
-host = "institutional"
-organ = "breast"
-anatomy = ["breast"]
-obtain = ["Ask."]
-[citation]
-text = "Nobody"
-[license]
-terms = "none"
-class = "unknown"
-redistributable = false
-[[downloads]]
-source = "manual"
-locator = "https://example.org"
-[[images]]
-match = ["images/*.png"]
-[[masks]]
-match = ["masks/*.png"]
-class = "lesion"
-[mask_classes]
-lesion = 1
-[subject]
-path = '(?:^|/)(?P<key>p\\d+)_'
-"""
-
 
 def toy_root(tmp: Path, pictures: int = 6) -> Path:
     """ROOT with a public dataset of images and masks."""
@@ -63,7 +33,7 @@ def toy_root(tmp: Path, pictures: int = 6) -> Path:
         mask = np.zeros((150, 200), np.uint8)
         cv2.circle(mask, (100, 80), 20, 255, -1)
         cv2.imwrite(str(tmp / "root/toy/files/masks" / name), mask)
-    (tmp / "toy.toml").write_text(CARD)
+    (tmp / "toy.toml").write_text(TOY_CARD)
     return tmp / "root"
 
 
@@ -189,7 +159,7 @@ def test_a_dead_worker_costs_its_file_and_the_next_run_tries_it_again(
 
 def test_a_missing_dataset_does_not_stop_the_rest(tmp_path: Path, inline: None) -> None:
     toy_root(tmp_path)
-    (tmp_path / "absent.toml").write_text(CARD.replace('id = "toy"', 'id = "absent"'))
+    (tmp_path / "absent.toml").write_text(TOY_CARD.replace('id = "toy"', 'id = "absent"'))
     cards = tuple(load_card(tmp_path / f"{n}.toml") for n in ("toy", "absent"))
     report = build(BuildRequest(out=tmp_path / "out", root=tmp_path / "root", cards=cards, policy="keep", quiet=True))
     assert report.exit_code == 1 and set(report.missing) == {"absent"} and report.samples == 6

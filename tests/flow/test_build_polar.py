@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from small_builds import inline, run_build, tree
+from small_builds import TOY_CARD, inline, run_build, tree
 
 from openus_data.build import BuildRequest, build
 from openus_data.card import load_card
@@ -20,35 +20,6 @@ from openus_data.phantom import phantom
 from openus_data.shards import read_member
 
 __all__ = ["inline"]
-CARD = """
-id = "toy"
-title = "Toy"
-homepage = "https://example.org"
-role = "evaluate"
-access = "open"
-host = "institutional"
-organ = "breast"
-anatomy = ["breast"]
-obtain = ["Ask."]
-[citation]
-text = "Nobody"
-[license]
-terms = "none"
-class = "unknown"
-redistributable = false
-[[downloads]]
-source = "manual"
-locator = "https://example.org"
-[[images]]
-match = ["images/*.png"]
-[[masks]]
-match = ["masks/*.png"]
-class = "lesion"
-[mask_classes]
-lesion = 1
-[subject]
-path = '(?:^|/)(?P<key>p\\d+)_'
-"""
 SHAPES = ("sector", "curvilinear", "linear")
 
 
@@ -71,7 +42,7 @@ def build_toy(tmp: Path, recipe: str, out: str) -> list[dict[str, Any]]:
         mask = np.zeros((300, 400), np.uint8)
         mask[:150] = 255
         cv2.imwrite(str(files / "masks" / f"p{number}_{number}.png"), mask)
-    (tmp / "toy.toml").write_text(CARD)
+    (tmp / "toy.toml").write_text(TOY_CARD)
     card = load_card(tmp / "toy.toml")
     build(BuildRequest(out=tmp / out, root=tmp / "root", cards=(card,), recipe=recipe, policy="keep", quiet=True))
     return list(read_manifest(tmp / out).to_pylist())
