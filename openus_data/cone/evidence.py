@@ -123,10 +123,11 @@ def _header_level(grey: Grey) -> int | None:
 def _rim(line: Grey, inner: Grey) -> Grey:
     """The pixels of a line (N,) along the rim that equal their neighbours to within a level or two."""
     a = line.astype(np.int16)
-    flat = np.abs(inner - a) <= _FLAT_TOLERANCE
+    flat: NDArray[np.bool_] = np.abs(inner - a) <= _FLAT_TOLERANCE
     for shift in (1, 2, 3, 4):
         flat[shift:] &= np.abs(a[shift:] - a[:-shift]) <= _FLAT_TOLERANCE
-    return line[flat]
+    rim: Grey = line[flat]
+    return rim
 
 
 def _distance(grey: Grey, backgrounds: tuple[int, ...]) -> Grey:

@@ -86,12 +86,12 @@ def _turned(fan: Fan, h: int) -> Fan:
 def _box(mask: Mask, border: Profile) -> Bounds:
     """Robust sides: where many border points lie and few beyond; the rim of the frame where the mask reaches it."""
     h, w = border.size
-    rows, cols = mask.any(axis=1), mask.any(axis=0)
-    share = 0.25
-    left = 0.0 if mask[:, 0].sum() > share * rows.sum() else -best_level(-border.left[:, 0])[0]
-    right = float(w) if mask[:, -1].sum() > share * rows.sum() else best_level(border.right[:, 0])[0]
-    top = 0.0 if mask[0].sum() > share * cols.sum() else -best_level(-border.top[:, 1])[0]
-    bottom = float(h) if mask[-1].sum() > share * cols.sum() else best_level(border.bottom[:, 1])[0]
+    count = np.count_nonzero
+    rows, cols = 0.25 * count(mask.any(axis=1)), 0.25 * count(mask.any(axis=0))
+    left = 0.0 if count(mask[:, 0]) > rows else -best_level(-border.left[:, 0])[0]
+    right = float(w) if count(mask[:, -1]) > rows else best_level(border.right[:, 0])[0]
+    top = 0.0 if count(mask[0]) > cols else -best_level(-border.top[:, 1])[0]
+    bottom = float(h) if count(mask[-1]) > cols else best_level(border.bottom[:, 1])[0]
     return left, top, right or float(w), bottom or float(h)
 
 
@@ -159,12 +159,12 @@ def _left_side(border: Profile) -> Points:
 def _apex(left: Line, right: Line, w: int) -> tuple[float, float] | None:
     """Where the left border and the right one (given mirrored) meet."""
     normal_right = right.normal * np.array([-1.0, 1.0])
-    system = np.stack([left.normal, normal_right])
-    if abs(np.linalg.det(system)) < 1e-3:
+    (a, b), (c, d) = left.normal.tolist(), normal_right.tolist()
+    det = a * d - b * c
+    if abs(det) < 1e-3:
         return None
-    offset_right = right.offset + normal_right[0] * w
-    x, y = np.linalg.solve(system, np.array([left.offset, offset_right]))
-    return float(x), float(y)
+    offset_right = right.offset + c * w
+    return (left.offset * d - b * offset_right) / det, (a * offset_right - c * left.offset) / det
 
 
 def _arcs(border: Profile, apex: tuple[float, float], lo: float, hi: float) -> tuple[float, float]:
@@ -213,15 +213,16 @@ def _cut(fan: Fan, border: Profile, box: Bounds) -> Fan:
 
 def _lines_up(points: Points, axis: int, level: float, fan: Fan, size: tuple[int, int]) -> bool:
     """Whether points lie along most of the chord that a side of the box cuts out of a fan."""
-    on = points[np.abs(points[:, axis] - level) <= 1.0]
+    near = np.abs(points[:, axis] - level) <= 1.0
     length = size[axis]
-    if len(on) < _CUT_SHARE * length:
+    if np.count_nonzero(near) < _CUT_SHARE * length:
+        return False
+    found = np.count_nonzero(_well_within(fan, points[near]))
+    if found < _CUT_SHARE * length:
         return False
     chord = np.full((length, 2), level)
     chord[:, 1 - axis] = np.arange(length) + 0.5
-    expected = int(_well_within(fan, chord).sum())
-    found = int(_well_within(fan, on).sum())
-    return found >= _CUT_SHARE * length and found >= _CUT_CHORD * expected
+    return bool(found >= _CUT_CHORD * np.count_nonzero(_well_within(fan, chord)))
 
 
 def _well_within(fan: Fan, points: Points) -> NDArray[np.bool_]:

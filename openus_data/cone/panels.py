@@ -24,7 +24,7 @@ _MOST_PANELS = 4
 def find_panels(evidence: Evidence, single: Found, allowed: Mask | None = None) -> list[Found]:
     """The panels, left to right, if they explain the frame better than one scan area does; else an empty list."""
     for level in sorted({single.level, _STRICT_LEVEL}):
-        parts = find_parts(evidence, level, allowed)
+        parts = single.parts if level == single.level else find_parts(evidence, level, allowed)
         panels = [] if parts is None else _fitted(_separate(parts, single.mask))
         if len(panels) >= 2 and _better(panels, single):
             return panels
@@ -52,6 +52,8 @@ def _better(panels: list[Found], single: Found) -> bool:
 
 def _separate(parts: Parts, known: Mask) -> list[Mask]:
     """The part that is known best and those of like size and height beside it, left to right."""
+    if len(parts.order) < 2:
+        return []
     main = int(np.bincount(parts.labels[known], minlength=len(parts.area))[1:].argmax()) + 1
     others = parts.order[parts.order != main]
     x0, y0, x1, y1 = parts.box[main]

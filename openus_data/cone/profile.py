@@ -70,7 +70,7 @@ def _ends(mask: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.fl
     """Start and end of the echo of each row that has some, and the middles of these rows."""
     start = mask.argmax(axis=1)
     rows = np.flatnonzero(mask[np.arange(len(mask)), start])
-    middle: NDArray[np.float64] = rows + 0.5
+    middle = np.add(rows, 0.5, dtype=np.float64)
     return start[rows], mask.shape[1] - mask[:, ::-1].argmax(axis=1)[rows], middle
 
 

@@ -17,6 +17,7 @@ from openus_data.cone.outline import Polygon
 from openus_data.cone.shape import Fan, Shape, Slab
 
 _SAMPLES = 40
+_SHARES = np.arange(1, _SAMPLES + 1) / (_SAMPLES + 1)
 _CLIP = np.uint8(14)
 _LEAST_STEP = 1.5
 _LEAST_LEAN = 0.015
@@ -84,12 +85,12 @@ def _robust(weight: NDArray[np.float64], residual: NDArray[np.float64]) -> NDArr
 def _solve(design: _Reals, offset: _Reals, weight: _Reals, damp: _Reals) -> _Reals:
     """Damped, weighted and reweighted least squares; the move (K,) of K numbers."""
     move: _Reals = np.zeros(design.shape[1])
-    residual: _Reals = offset - _level(offset, weight)
+    residual = np.subtract(offset, _level(offset, weight), dtype=np.float64)
     damping = np.diag(damp)
     for _ in range(3):
         w = _robust(weight, residual)
         weighted = design * w[:, None]
-        move = np.linalg.solve(weighted.T @ design + damping, weighted.T @ offset)
+        move = np.linalg.solve(weighted.T @ design + damping, weighted.T @ offset).astype(np.float64, copy=False)
         residual = np.subtract(offset, design @ move, dtype=np.float64)
     return move
 
@@ -115,24 +116,8 @@ def _refine_fan(fan: Fan, distance: Grey, reach: float) -> Fan:
         y0, y1 = h - y1, h - y0
     inner = (x0 + reach, y0 + reach, x1 - reach, y1 - reach)
     apex = np.array([ax, ay])
-    parts = []
-    radius = np.linspace(fan.near, fan.far, _SAMPLES + 2)[1:-1]
-    for angle, side in ((fan.left, -1.0), (fan.right, 1.0)):
-        ray = np.array([math.sin(angle), math.cos(angle)])
-        normal = side * np.array([ray[1], -ray[0]])
-        design = np.zeros((_SAMPLES, 6))
-        design[:, :2] = normal
-        design[:, 2 if side < 0 else 3] = side * radius
-        parts.append((apex + radius[:, None] * ray, np.tile(normal, (_SAMPLES, 1)), design))
-    angles = np.linspace(fan.left, fan.right, _SAMPLES + 2)[1:-1]
-    rays = np.stack([np.sin(angles), np.cos(angles)], 1)
-    for r, side in ((fan.near, -1.0), (fan.far, 1.0)):
-        design = np.zeros((_SAMPLES, 6))
-        design[:, :2] = side * rays
-        design[:, 4 if side < 0 else 5] = side
-        parts.append((apex + r * rays, side * rays, design))
-    point, normal, design = (np.concatenate(column) for column in zip(*parts, strict=True))
-    offset, weight = steps(point, normal, image, reach)
+    point, design = _fan_border(fan, apex)
+    offset, weight = steps(point, design[:, :2], image, reach)
     within = (point[:, 0] > inner[0]) & (point[:, 0] < inner[2]) & (point[:, 1] > inner[1]) & (point[:, 1] < inner[3])
     weight = weight * within
     scale = max(1.0, fan.far)
@@ -152,9 +137,36 @@ def _refine_fan(fan: Fan, distance: Grey, reach: float) -> Fan:
     )
 
 
+def _fan_border(fan: Fan, apex: _Reals) -> tuple[Polygon, _Reals]:
+    """Points (4 N, 2) on the left and right border, the near and far arc of an upright fan, and how they move outward.
+
+    The moves (4 N, 6) are those for a step of the apex (which are the normals as well), of the two angles, of the two
+    radii.
+    """
+    n = _SAMPLES
+    point, design = np.empty((4 * n, 2)), np.zeros((4 * n, 6))
+    radius = fan.near + (fan.far - fan.near) * _SHARES
+    for number, (angle, side) in enumerate(((fan.left, -1.0), (fan.right, 1.0))):
+        here = slice(number * n, (number + 1) * n)
+        sin, cos = math.sin(angle), math.cos(angle)
+        point[here, 0], point[here, 1] = radius * sin, radius * cos
+        design[here, 0], design[here, 1], design[here, 2 + number] = side * cos, -side * sin, side * radius
+    angles = fan.left + (fan.right - fan.left) * _SHARES
+    rays = np.empty((n, 2))
+    rays[:, 0], rays[:, 1] = np.sin(angles), np.cos(angles)
+    for number, (r, side) in enumerate(((fan.near, -1.0), (fan.far, 1.0)), start=2):
+        here = slice(number * n, (number + 1) * n)
+        point[here] = r * rays
+        design[here, :2], design[here, 2 + number] = side * rays, side
+    point += apex
+    return point, design
+
+
 def _refine_box(fan: Fan, distance: Grey, reach: float) -> tuple[float, float, float, float]:
     """The sides of the box that cut the fan within the frame, on their edges."""
     h, w = distance.shape
+    if fan.box == (0.0, 0.0, w, h):
+        return fan.box
     outline = fan.outline()
     sides = list(fan.box)
     for side, (axis, sign, rim) in enumerate(((0, -1.0, 0.0), (1, -1.0, 0.0), (0, 1.0, float(w)), (1, 1.0, float(h)))):
@@ -163,7 +175,8 @@ def _refine_box(fan: Fan, distance: Grey, reach: float) -> tuple[float, float, f
         on = outline[np.abs(outline[:, axis] - sides[side]) < 0.5]
         if len(on) < 2:
             continue
-        along = np.linspace(on[:, 1 - axis].min(), on[:, 1 - axis].max(), _SAMPLES + 2)[1:-1]
+        first, last = float(on[:, 1 - axis].min()), float(on[:, 1 - axis].max())
+        along = first + (last - first) * _SHARES
         sides[side] += sign * _shift(axis, sides[side], along, sign, distance, reach)
     return sides[0], sides[1], sides[2], sides[3]
 
@@ -187,9 +200,8 @@ def _weighted_median(offset: NDArray[np.float64], weight: NDArray[np.float64]) -
 
 
 def _refine_slab(slab: Slab, distance: Grey, reach: float) -> Slab:
-    down = np.linspace(slab.top, slab.bottom, _SAMPLES + 2)[1:-1]
-    share = (down - slab.top) / max(1e-6, slab.bottom - slab.top)
-    across = np.linspace(0, 1, _SAMPLES + 2)[1:-1]
+    down = slab.top + (slab.bottom - slab.top) * _SHARES
+    share = across = _SHARES
     left = _move_side(slab.top_left, slab.bottom_left, -1.0, share, down, distance, reach)
     right = _move_side(slab.top_right, slab.bottom_right, 1.0, share, down, distance, reach)
     (top_left, bottom_left), (top_right, bottom_right) = _snapped(left, right, slab.bottom - slab.top)

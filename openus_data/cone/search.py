@@ -6,11 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from openus_data.cone.evidence import Evidence
 from openus_data.cone.fit import arc_fans, fans, inverted_fans, slabs, trace
-from openus_data.cone.parts import find_parts, groups
+from openus_data.cone.parts import Parts, find_parts, groups
 from openus_data.cone.profile import Mask
 from openus_data.cone.score import Score, score
 from openus_data.cone.shape import Shape, Slab
@@ -23,13 +21,14 @@ _POOR, _GOOD, _VERY_GOOD, _EXCELLENT = 1.1, 1.25, 1.4, 1.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A shape in cells with its score, and the mask of echo, at a level, that it was found in."""
+    """A shape in cells with its score, and the mask of echo, of some parts at a level, that it was found in."""
 
     shape: Shape
     score: Score
     merit: float
     mask: Mask
     level: int = 0
+    parts: Parts | None = None
 
 
 def search(evidence: Evidence, allowed: Mask | None = None) -> Found | None:
@@ -51,7 +50,7 @@ def search(evidence: Evidence, allowed: Mask | None = None) -> Found | None:
         for group in groups(parts):
             found = search_mask(group.mask)
             if found is not None:
-                best = _better(best, replace(found, merit=found.merit - group.price, level=level))
+                best = _better(best, replace(found, merit=found.merit - group.price, level=level, parts=parts))
             if best is not None and best.merit > _VERY_GOOD:
                 break
         if best is not None and best.merit > _GOOD and (level > 0 or best.merit > _VERY_GOOD):
@@ -104,7 +103,7 @@ def prior(shape: Shape) -> float:
             return 0.06
         return 0.02 - 0.12 * min(1.0, 4 * abs(left + right) / (shape.bottom - shape.top + 1))
     skew = math.degrees(abs(shape.left + shape.right))
-    symmetry = float(np.interp(skew, (2.0, 8.0, 25.0), (0.12, 0.0, -0.15)))
-    width = float(np.interp(math.degrees(shape.right - shape.left), (12.0, 30.0), (0.0, 1.0)))
+    symmetry = 0.12 - 0.02 * (min(max(skew, 2.0), 8.0) - 2) - 0.15 / 17 * (min(max(skew, 8.0), 25.0) - 8)
+    width = min(1.0, max(0.0, (math.degrees(shape.right - shape.left) - 12) / 18))
     steep = 0.1 * (max(-shape.left, shape.right) > math.radians(76))
     return min(symmetry, symmetry * width) - steep - 0.2 * shape.inverted
