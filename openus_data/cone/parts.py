@@ -68,7 +68,7 @@ def find_parts(evidence: Evidence, level: int, allowed: Mask | None = None) -> P
     count, labels = cv2.connectedComponents(opened, connectivity=4)
     if count < 2:
         return None
-    area, box, middle = _measure(opened, labels, count)
+    area, box, middle = measure(opened, labels, count)
     weight = area * (1.3 - 0.6 * middle / echo.shape[0])  # spectra and traces stand below
     if evidence.moving is not None:
         moves = np.bincount(labels.ravel(), weights=evidence.moving.ravel(), minlength=count)
@@ -79,7 +79,7 @@ def find_parts(evidence: Evidence, level: int, allowed: Mask | None = None) -> P
     return Parts(labels=np.asarray(labels, np.int32), order=order, box=box, area=area)
 
 
-def _measure(
+def measure(
     cells: NDArray[np.uint8], labels: NDArray[np.int32], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Area (N,), box (N, 4) and mean row (N,) by label, zero for the ground; OpenCV's statistics take three times this.

@@ -7,7 +7,7 @@ import numpy as np
 
 from openus_data.cone.confidence import confidence
 from openus_data.cone.evidence import background_levels, gather
-from openus_data.cone.parts import find_parts
+from openus_data.cone.parts import measure, find_parts
 
 
 def test_flat_levels_on_the_rim_are_background_and_speckle_is_not() -> None:
@@ -41,3 +41,13 @@ def test_confidence_rises_with_merit_and_stays_a_probability() -> None:
     values = [confidence(merit) for merit in np.linspace(-3, 3, 50)]
     assert values == sorted(values)
     assert 0 < values[0] < values[-1] < 1
+
+
+def test_parts_are_measured_as_opencv_measures_them() -> None:
+    cells = (np.random.default_rng(1).random((40, 50)) > 0.6).astype(np.uint8)
+    count, labels, stats, centres = cv2.connectedComponentsWithStats(cells, connectivity=4)
+    area, box, middle = measure(cells, np.asarray(labels, np.int32), count)
+    left, top, width, height = (stats[1:, i] for i in range(4))
+    assert (area[1:] == stats[1:, cv2.CC_STAT_AREA]).all()
+    assert (box[1:] == np.stack([left, top, left + width, top + height], 1)).all()
+    assert np.allclose(middle[1:], centres[1:, 1])

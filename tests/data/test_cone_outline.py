@@ -44,3 +44,13 @@ def test_a_box_holds_its_polygon(shift: float) -> None:
 
 def test_clipping_what_lies_outside_leaves_nothing() -> None:
     assert len(clip_to_box(box_polygon((-20, -20, -5, -5)), (0, 0, 10, 10))) == 0
+
+
+def test_a_pixel_is_inside_when_its_centre_is_even_where_a_row_is_left_and_entered_again() -> None:
+    dent = np.array([(2.2, 3.1), (20.0, 14.6), (37.4, 2.8), (33.3, 28.9), (6.1, 27.2)])
+    cone = make_cone("curvilinear", dent, height=30, width=40, confidence=1, method="image")
+    x, y = np.meshgrid(np.arange(40) + 0.5, np.arange(30) + 0.5)
+    inside = np.zeros((30, 40), np.bool_)
+    for (x0, y0), (x1, y1) in zip(dent, np.roll(dent, -1, axis=0), strict=True):
+        inside ^= ((y0 <= y) != (y1 <= y)) & (x >= x0 + (y - y0) * (x1 - x0) / (y1 - y0))
+    assert (raster(cone, 30, 40) == inside).all()
