@@ -7,7 +7,7 @@ import numpy as np
 
 from openus_data.cone.confidence import confidence
 from openus_data.cone.evidence import background_levels, gather
-from openus_data.cone.parts import measure, find_parts
+from openus_data.cone.parts import find_parts, measure
 
 
 def test_flat_levels_on_the_rim_are_background_and_speckle_is_not() -> None:
