@@ -83,7 +83,7 @@ class Media:
         spacing_mm: (row, column) where known, else None.
         facts: manifest columns read from the header by the allow-list, already normalised.
         subject, study: the header's own keys (PatientID with issuer; StudyInstanceUID), or None. Never shown.
-        notes: how pixels became uint8 and what was repaired, as closed words (for example "monochrome1", "window 12bit").
+        notes: how pixels became uint8 and what was repaired, as closed words (for example "monochrome1").
     """
 
     kind: Literal["still", "clip", "volume"]

@@ -175,7 +175,8 @@ def _file_system(protocol: str, rest: str) -> tuple[Any, str]:
         files.invalidate_cache()  # drivers are shared by a process, and others write there in the meantime
     except (ImportError, ValueError) as error:
         raise MissingExtra(
-            f"{protocol}:// cannot be opened", next_step=f"pip install 'openus[ray]' and fsspec's driver for {protocol}"
+            f"{protocol}:// cannot be opened",
+            next_step=f"pip install 'openus[remote]' and fsspec's driver for {protocol}",
         ) from error
     return files, str(files._strip_protocol(f"{protocol}://{rest}")).rstrip("/")
 

@@ -191,9 +191,7 @@ def _collate(samples: list[tuple[str, Tensor | None]]) -> tuple[list[str], Tenso
     return [name for name, _ in good], images, len(samples) - len(good)
 
 
-def _run(
-    backbone: Any, source: Any, parts: _Parts, digest: str, batch_size: int, workers: int, quiet: bool
-) -> None:
+def _run(backbone: Any, source: Any, parts: _Parts, digest: str, batch_size: int, workers: int, quiet: bool) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone = backbone.to(device).eval()
     rest = range(parts.seen, len(source))

@@ -82,7 +82,7 @@ class _Flat(nn.Module):
 
 
 def _trace(backbone: nn.Module, image: Tensor, path: Path) -> None:
-    torch.onnx.register_custom_op_symbolic("aten::mT", _transpose_last, OPSET)
+    torch.onnx.register_custom_op_symbolic("aten::mT", _transpose_last, OPSET)  # type: ignore[attr-defined]
     try:
         with _prefix_scans(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # shape checks become constants, which a fixed size is meant to have
@@ -95,7 +95,7 @@ def _trace(backbone: nn.Module, image: Tensor, path: Path) -> None:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise WeightsError("this network cannot be written as ONNX", got=reason[:200]) from error
     finally:
-        torch.onnx.unregister_custom_op_symbolic("aten::mT", OPSET)
+        torch.onnx.unregister_custom_op_symbolic("aten::mT", OPSET)  # type: ignore[attr-defined]
 
 
 def _transpose_last(graph: Any, x: Any) -> Any:

@@ -92,7 +92,7 @@ def _open(url: str) -> Iterator[IO[Any]]:
     try:
         import fsspec
     except ImportError:
-        raise MissingExtra(f"reading {scheme}:// needs fsspec", next_step='pip install "openus[ray]"') from None
+        raise MissingExtra(f"reading {scheme}:// needs fsspec", next_step='pip install "openus[remote]"') from None
     try:
         with fsspec.open(url, "rb") as handle:
             yield handle

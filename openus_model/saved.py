@@ -1,6 +1,6 @@
 """Weights wherever they lie: an exported or imported folder, a run, or one of its checkpoints.
 
-    backbone = read_backbone(Path("run"))
+backbone = read_backbone(Path("run"))
 """
 
 from __future__ import annotations

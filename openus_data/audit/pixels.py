@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from openus_data.audit.request import Finding
 from openus_data.audit.rows import EXAMPLES, Rows
-from openus_data.deid.burned_in import find_text
+from openus_data.deid.burned_in import SURE, find_text
 from openus_data.deid.residual import scan_json
 from openus_data.errors import CorpusError
 from openus_data.progress import Progress
@@ -27,8 +27,6 @@ from openus_data.schema import MASK_SUFFIX, METADATA_SUFFIX, pixel_sha256
 
 SAMPLE: Final = 500
 _CHUNK: Final = 64
-_SURE: Final = 0.9
-"""Score from which a box counts as text that is left: the audit reports what a person would read, not every speck."""
 _MOST_OUTSIDE: Final = 0.05
 """Share of a mask's pixels that may lie outside the scan area: hand-drawn borders overlap the edge a little."""
 
@@ -116,7 +114,7 @@ def _one(out: Path, row: dict[str, Any]) -> Looked:
     found = scan_metadata(beside.get(METADATA_SUFFIX, b"{}"))
     return Looked(
         sample_id=sample,
-        text=tuple(t.box for t in find_text(pixels, inside) if t.score >= _SURE),
+        text=tuple(t.box for t in find_text(pixels, inside) if t.score >= SURE),
         mask=mask_fault(beside[MASK_SUFFIX], inside) if MASK_SUFFIX in beside else "",
         metadata=tuple(sorted(set(found))),
     )

@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from openus_data.deid.colour_flow import flow_patches, is_flow
 from openus_data.deid.text_boxes import completed, merged, without_repeats
 from openus_data.deid.text_gate import chances
 from openus_data.deid.text_lines import candidate_lines, relief
@@ -30,6 +31,8 @@ POSSIBLE: Final = 0.03
 """Probability from which a line is a part of the text beside it, and worth a look by the OCR detector."""
 SURE: Final = 0.8
 """Probability from which a line is text without the OCR detector's word, and a cleaned picture is not clean."""
+_WHITE: Final = 150
+"""Darkest channel from which a pixel over colour flow may be a white letter's."""
 CLIP_FRAMES: Final = 12
 """Frames of a clip, evenly spread, that text has to stand still on."""
 
@@ -48,17 +51,31 @@ def find_text(pixels: Pixels, inside: NDArray[np.bool_] | None = None, *, ocr: b
     Raises:
         MissingExtra: `ocr` without the extra.
     """
+    patches = flow_patches(pixels) if pixels.ndim == 3 else None
+    boxes = _find(pixels, inside, patches, ocr=ocr)
+    if patches is not None and patches.any():
+        # White letters over flow do not stand out in the brightest channel, but they do in the darkest, where neither
+        # flow nor most tissue is left.
+        on_flow = patches.astype(bool) if inside is None else inside & patches.astype(bool)
+        darkest = pixels.min(axis=2)
+        boxes += _find(np.where(darkest > _WHITE, darkest, np.uint8(0)), on_flow, None, ocr=ocr)
+    return tuple(sorted(boxes, key=lambda b: b.box))
+
+
+def _find(
+    pixels: Pixels, inside: NDArray[np.bool_] | None, patches: NDArray[np.uint8] | None, *, ocr: bool
+) -> list[TextBox]:
     lines = candidate_lines(pixels, inside)
     scores = chances(lines.features)
-    asked = POSSIBLE if ocr else LIKELY
-    found = merged(lines.boxes, scores, least=asked, part=POSSIBLE)
-    if not found:
-        return ()
     picture = relief(pixels)
+    if patches is not None:
+        likely = np.flatnonzero(scores >= POSSIBLE)
+        scores[likely[is_flow(pixels, picture.tophat, patches, lines.boxes[likely])]] = 0.0
+    found = merged(lines.boxes, scores, least=POSSIBLE if ocr else LIKELY, part=POSSIBLE)
+    if not found:
+        return []
     boxes = without_repeats([TextBox(box=completed(picture, b), score=s, detector="gate") for b, s in found])
-    if ocr:
-        boxes = confirmed(pixels, boxes, likely=LIKELY, sure=SURE)
-    return tuple(sorted(boxes, key=lambda b: b.box))
+    return list(confirmed(pixels, boxes, likely=LIKELY, sure=SURE)) if ocr else list(boxes)
 
 
 def find_text_in_clip(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
+import pydicom
 import pytest
 from numpy.typing import NDArray
 
+from openus_data.decode import decode
 from openus_data.deid import text_ocr
 from openus_data.deid.burned_in import find_text, find_text_in_clip, remove_text, text_remains
 from openus_data.deid.text_gate import chances, load_trees
@@ -143,3 +146,20 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     with pytest.raises(MissingExtra, match=r"openus\[ocr\]"):
         find_text(named(pixels, (220, 250)), inside, ocr=True)
     text_ocr._detector.cache_clear()
+
+
+def test_power_doppler_is_left_alone_and_white_letters_over_it_are_found() -> None:
+    source = Path(pydicom.__file__).parent / "data" / "test_files" / "examples_jpeg2k.dcm"
+    (picture,) = [pixels for _, pixels in decode(source).read(None)]
+    flow = (slice(155, 275), slice(88, 545))
+    assert not _covered(picture)[flow].any()
+    named = picture.copy()
+    cv2.putText(named, "SMITH JANE", (130, 220), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (255, 255, 255), 2, cv2.LINE_AA)
+    assert _covered(named)[(named != picture).any(axis=2)].mean() > 0.9
+
+
+def _covered(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    covered = np.zeros(pixels.shape[:2], bool)
+    for x0, y0, x1, y1 in (found.box for found in find_text(pixels)):
+        covered[y0:y1, x0:x1] = True
+    return covered

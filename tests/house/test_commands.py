@@ -65,7 +65,7 @@ def test_bad_input_gets_one_line_and_the_documented_exit_code(tmp_path: Path) ->
         (("fetch", "no_such_dataset", "--root", "r"), 2, "no_such_dataset"),
         (("build", "--images", "empty", "--name", "mine", "--out", "o", "--root", "r"), 1, ""),
         (("build", "pydicom-us", "--recipe", "recipe.yaml", "--out", "o", "--root", "r"), 2, "shards"),
-        (("verify", "nowhere"), 1, "nowhere"),
+        (("verify", "nowhere"), 2, "build"),
     ]
     for arguments, code, word in cases:
         answer = run("openus_data", *arguments, cwd=tmp_path)
