@@ -55,12 +55,13 @@ def run(command: Callable[[], int]) -> int:
     except MemoryError:
         return _say("out of memory; use a smaller batch", EXIT_FAILED)
     except OSError as error:
-        return _say(f"{error.strerror or type(error).__name__}: {error.filename or _place(error)}", EXIT_FAILED)
+        # The file is not named: below --images its path may be a patient's name.
+        return _say(f"{error.strerror or type(error).__name__} ({_place(error)})", EXIT_FAILED)
     except Exception as error:
         if os.environ.get("OPENUS_DEBUG"):
             traceback.print_exc()
-        line = f"a fault in openus-model itself: {type(error).__name__}: {error} at {_place(error)}; please report it"
-        return _say(line.replace("\n", " "), EXIT_FAILED)
+        line = f"a fault in openus-model itself: {type(error).__name__} at {_place(error)}"
+        return _say(f"{line}; OPENUS_DEBUG=1 shows all of it; please report it", EXIT_FAILED)
 
 
 def _say(line: str, code: int) -> int:
