@@ -31,18 +31,18 @@ import numpy as np
 
 from openus_data import build as build_module
 from openus_data import cone as cones
-from openus_data import first_stage
 from openus_data.build import BuildRequest, build
 from openus_data.build_plan import plan_build
-from openus_data.candidate import process
-from openus_data.encode import decode_stored, encode
 from openus_data.executor import Outcome
-from openus_data.journal import Journal
+from openus_data.first_stage import run as first_stage
+from openus_data.first_stage.candidate import process
+from openus_data.first_stage.encode import decode_stored, encode
+from openus_data.first_stage.journal import Journal
+from openus_data.first_stage.records import SourceTask
+from openus_data.first_stage.sample_table import SampleTableBuilder
 from openus_data.phantom import phantom
 from openus_data.records import Cone, Geometry, Item, Pixels
-from openus_data.sample_table import SampleTableBuilder
 from openus_data.shards import ShardWriter
-from openus_data.stage_records import SourceTask
 
 GEOMETRIES: tuple[Geometry, ...] = ("sector", "curvilinear", "linear", "trapezoid")
 CODECS = {"png": ".png", "jpeg": ".jpg"}

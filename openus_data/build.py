@@ -25,20 +25,20 @@ from openus_data.build_report import BuildReport, DatasetCounts, build_json
 from openus_data.duplicates import DuplicateSettings
 from openus_data.errors import CorpusError, NoSpace, UsageError
 from openus_data.executor import TaskLimits, open_executor
-from openus_data.first_stage import FirstStage
-from openus_data.journal import Journal
+from openus_data.first_stage.folder import RECORDS_NAME, Staging
+from openus_data.first_stage.journal import Journal
+from openus_data.first_stage.run import FirstStage
+from openus_data.first_stage.sample_table import SampleTable, SampleTableBuilder
 from openus_data.manifest import TableWriter, write_rejects
 from openus_data.progress import Progress
 from openus_data.publish import DERIVED_NAMES, finish_commit, publish
 from openus_data.recipe import BuildRecipe
 from openus_data.records import Item, Reject
 from openus_data.remote_folder import local_request
-from openus_data.sample_table import SampleTable, SampleTableBuilder
 from openus_data.schema import BUILD_NAME, MANIFEST_NAME, REJECTS_NAME, SPLITS, manifest_schema
 from openus_data.shard_task import PlannedSample, ShardPlan, ShardResult, write_shard
 from openus_data.shards import Sidecar, plan_shards
 from openus_data.split import Assignment, SplitSettings, assign
-from openus_data.staging import RECORDS_NAME, Staging
 from openus_data.store import folder_lock, free_bytes, sha256_file, write_text_aside
 
 __all__ = ["BuildReport", "BuildRequest", "build"]

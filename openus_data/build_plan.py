@@ -15,16 +15,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
-from openus_data.candidate import settings_digest
 from openus_data.card import Card, find_cards_dirs, load_card, load_cards
 from openus_data.card_fields import LicenseClass
 from openus_data.deid.pseudonym import Pseudonymizer, load_or_create_key, public_pseudonymizer
 from openus_data.errors import UsageError
+from openus_data.first_stage.candidate import settings_digest
+from openus_data.first_stage.records import DatasetTerms, StageOne
 from openus_data.items import folder_items, list_items
 from openus_data.recipe import BuildRecipe, Policy, load_recipe
 from openus_data.records import Item, Reject
 from openus_data.schema import SAMPLE_ID_PATTERN
-from openus_data.stage_records import DatasetTerms, StageOne
 
 KEY_NAME: Final = "key"
 LONGEST_NAME: Final = 60

@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from openus_data.first_stage.folder import NEW_DIR, RECORDS_NAME, STAGING_DIR
 from openus_data.schema import BUILD_NAME, MANIFEST_NAME, REJECTS_NAME
 from openus_data.shards import list_shards, sidecar_path
-from openus_data.staging import NEW_DIR, RECORDS_NAME, STAGING_DIR
 from openus_data.store import fsync_folder, sha256_file, write_text_aside
 
 COMMIT_NAME: Final = "commit.json"

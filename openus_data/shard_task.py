@@ -15,11 +15,11 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from openus_data.errors import CorpusError, NoSpace
-from openus_data.journal import read_record
+from openus_data.first_stage.folder import Stored, book_paths, json_bytes, stored
+from openus_data.first_stage.journal import read_record
 from openus_data.manifest import table_of
 from openus_data.schema import MANIFEST_NAME, MASK_SUFFIX, METADATA_SUFFIX, manifest_schema, shard_name
 from openus_data.shards import ShardWriter, Sidecar, member_offsets, read_sidecar, sidecar_path
-from openus_data.staging import Stored, book_paths, json_bytes, stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

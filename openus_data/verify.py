@@ -19,8 +19,9 @@ from typing import Any, Final
 
 import pyarrow.parquet as pq
 
-from openus_data.encode import decode_stored
 from openus_data.errors import CorpusError, DecodeError, UsageError
+from openus_data.first_stage.encode import decode_stored
+from openus_data.first_stage.folder import RECORDS_NAME
 from openus_data.manifest import read_manifest, read_rejects
 from openus_data.progress import Progress
 from openus_data.schema import (
@@ -33,7 +34,6 @@ from openus_data.schema import (
     pixel_sha256,
 )
 from openus_data.shards import Member, Sidecar, check_shard_name, list_shards, read_sidecar, walk_tar
-from openus_data.staging import RECORDS_NAME
 from openus_data.store import PART_SUFFIX, sha256_file
 
 _BLOCK: Final = 1 << 20

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from openus_data.crop import cut, cut_mask, plan_crops, to_grey_if_grey
+from openus_data.first_stage.crop import cut, cut_mask, plan_crops, to_grey_if_grey
 from openus_data.records import Cone
 
 TRIANGLE = Cone(

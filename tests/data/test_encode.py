@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from openus_data import encode
 from openus_data.errors import DecodeError
+from openus_data.first_stage import encode
 from openus_data.records import Pixels
 
 CANARY = b"DOE^JANE"

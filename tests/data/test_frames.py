@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openus_data.errors import UsageError
-from openus_data.frames import Novelty, evenly_spaced, planned_frames
+from openus_data.first_stage.frames import Novelty, evenly_spaced, planned_frames
 
 RNG = np.random.default_rng(0)
 

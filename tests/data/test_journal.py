@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openus_data import journal
 from openus_data.errors import CorpusError
-from openus_data.journal import Journal, read_records
+from openus_data.first_stage import journal
+from openus_data.first_stage.journal import Journal, read_records
 
 
 def header(name: str, *blobs: bytes) -> journal.Header:

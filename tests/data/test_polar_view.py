@@ -9,9 +9,9 @@ import pytest
 
 from openus_data.cone import detect
 from openus_data.cone.polar import from_polar, to_frame, to_polar
-from openus_data.crop import Crop, cut, cut_mask, plan_crops
+from openus_data.first_stage.crop import Crop, cut, cut_mask, plan_crops
+from openus_data.first_stage.polar_view import MOST_SIDE, PolarView, cut_polar, cut_polar_mask, plan_polar, polar_boxes
 from openus_data.phantom import phantom
-from openus_data.polar_view import MOST_SIDE, PolarView, cut_polar, cut_polar_mask, plan_polar, polar_boxes
 from openus_data.records import Geometry, Pixels, TextBox
 
 FANS_AND_SLABS = ("sector", "curvilinear", "linear", "trapezoid")

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from openus_data import build as build_module
-from openus_data import first_stage
 from openus_data.build import BuildReport, BuildRequest, build
 from openus_data.executor import Failure, Outcome
+from openus_data.first_stage import run as first_stage
 from openus_data.records import Pixels
 
 TOY_CARD = """

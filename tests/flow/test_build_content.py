@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from small_builds import TOY_CARD, InlineExecutor, inline, run_build, sector, tree, write_pictures
 
-from openus_data import first_stage
 from openus_data.build import BuildReport, BuildRequest, build
 from openus_data.card import load_card
-from openus_data.encode import decode_stored
 from openus_data.errors import RecipeError, UsageError
+from openus_data.first_stage import run as first_stage
+from openus_data.first_stage.encode import decode_stored
 from openus_data.manifest import read_manifest, read_rejects
 from openus_data.schema import pixel_sha256
 from openus_data.shards import read_member

@@ -14,7 +14,7 @@ from small_builds import TOY_CARD, inline, run_build, tree
 from openus_data.build import BuildRequest, build
 from openus_data.card import load_card
 from openus_data.cone import detect
-from openus_data.encode import decode_stored
+from openus_data.first_stage.encode import decode_stored
 from openus_data.manifest import read_manifest
 from openus_data.phantom import phantom
 from openus_data.shards import read_member

@@ -14,8 +14,9 @@ import pytest
 from small_builds import inline, run_build, times, tree, write_pictures
 
 from openus_data import publish as publish_module
-from openus_data import shard_task, staging
+from openus_data import shard_task
 from openus_data.errors import CorpusError, LockedError, NoSpace, UsageError
+from openus_data.first_stage import folder as staging
 from openus_data.manifest import read_manifest
 from openus_data.store import folder_lock
 from openus_data.verify import verify

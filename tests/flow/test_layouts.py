@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from command_line import disc, openus_data, small_pictures, write_picture
 
-from openus_data.encode import decode_stored
+from openus_data.first_stage.encode import decode_stored
 from openus_data.manifest import read_manifest, read_rejects
 from openus_data.records import Pixels
 

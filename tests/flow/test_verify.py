@@ -13,8 +13,8 @@ import pytest
 from small_builds import InlineExecutor, run_build, write_pictures
 
 from openus_data import build as build_module
-from openus_data import first_stage
 from openus_data.errors import CorpusError, UsageError
+from openus_data.first_stage import run as first_stage
 from openus_data.manifest import TableWriter, read_manifest
 from openus_data.schema import MANIFEST_NAME, REJECTS_NAME, manifest_schema
 from openus_data.verify import FAULT_KINDS, verify

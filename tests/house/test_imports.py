@@ -28,7 +28,6 @@ LAYERS = {
             "quality",
             "duplicates",
             "split",
-            "encode",
             "phantom",
         },
         3: {"shards", "manifest", "executor", "corpus"},

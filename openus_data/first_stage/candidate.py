@@ -20,11 +20,11 @@ from openus_data.decode import decode
 from openus_data.deid.headers import read_facts
 from openus_data.deid.pseudonym import Pseudonymizer
 from openus_data.errors import MissingExtra, NotUltrasound, OpenUSDataError, UnsupportedFormat
+from openus_data.first_stage.records import DatasetTerms, SourceResult, SourceTask, StageOne, reject_of
+from openus_data.first_stage.sample_maker import SampleMaker
 from openus_data.recipe import BuildRecipe
 from openus_data.records import Item
-from openus_data.sample_maker import SampleMaker
 from openus_data.schema import PIPELINE_VERSION
-from openus_data.stage_records import DatasetTerms, SourceResult, SourceTask, StageOne, reject_of
 
 _SOURCE_BLOCK = 1 << 20
 

@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 
 from openus_data.build_plan import BuildPlan, Source
 from openus_data.build_report import PIXEL_LIBRARIES, DatasetCounts, is_failure, versions
-from openus_data.candidate import process
 from openus_data.errors import UsageError
 from openus_data.executor import Outcome, TaskLimits, open_executor
-from openus_data.journal import Record
+from openus_data.first_stage.candidate import process
+from openus_data.first_stage.folder import RECORDS_BOOK, RECORDS_NAME, Staging, rejects_of
+from openus_data.first_stage.journal import Record
+from openus_data.first_stage.records import SourceResult, SourceTask, StageOne, item_id
+from openus_data.first_stage.sample_table import SampleTableBuilder
 from openus_data.manifest import read_rejects
 from openus_data.progress import Progress
 from openus_data.records import Item, Reject
-from openus_data.sample_table import SampleTableBuilder
 from openus_data.schema import BUILD_NAME
-from openus_data.stage_records import SourceResult, SourceTask, StageOne, item_id
-from openus_data.staging import RECORDS_BOOK, RECORDS_NAME, Staging, rejects_of
 from openus_data.store import sha256_file
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openus_data.duplicates import THUMBNAIL_PX, DuplicateSettings, Thumbnails, group, join_equal
-from openus_data.journal import Record
+from openus_data.first_stage.journal import Record
 from openus_data.schema import SPLITS
 from openus_data.split import ROLES, UNPUBLISHED, SplitInput
 

@@ -18,10 +18,10 @@ from types import TracebackType
 from typing import Any, Final
 
 from openus_data.errors import CorpusError
-from openus_data.journal import Blob, Header, Journal, Record, read_record, read_records
+from openus_data.first_stage.journal import Blob, Header, Journal, Record, read_record, read_records
+from openus_data.first_stage.records import EncodedSample, SourceResult
 from openus_data.records import Reject
 from openus_data.shards import list_shards, read_sidecar, tar_bytes
-from openus_data.stage_records import EncodedSample, SourceResult
 
 STAGING_DIR: Final = ".staging"
 RECORDS_NAME: Final = ".records"

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openus_data.cone.polar import to_beams, to_frame
-from openus_data.crop import Crop
+from openus_data.first_stage.crop import Crop
 from openus_data.records import Cone, Pixels, TextBox
 
 MOST_SIDE: Final = 2048

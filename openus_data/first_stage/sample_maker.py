@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 from openus_data import cone as cones
 from openus_data.card import Card
 from openus_data.card_fields import Orient
-from openus_data.crop import Crop, cut, cut_mask, plan_crops, to_grey_if_grey
 from openus_data.deid.burned_in import find_text, find_text_in_clip, remove_text
 from openus_data.duplicates import phash, thumbnail
-from openus_data.encode import CHANGING, decode_stored, encode, encode_png, strip_source
 from openus_data.errors import MissingExtra
-from openus_data.frames import Novelty, evenly_spaced, planned_frames
+from openus_data.first_stage.crop import Crop, cut, cut_mask, plan_crops, to_grey_if_grey
+from openus_data.first_stage.encode import CHANGING, decode_stored, encode, encode_png, strip_source
+from openus_data.first_stage.frames import Novelty, evenly_spaced, planned_frames
+from openus_data.first_stage.polar_view import PolarView, cut_polar, cut_polar_mask, plan_polar, polar_boxes
+from openus_data.first_stage.records import DatasetTerms, EncodedSample, reject_of
 from openus_data.items import classify
 from openus_data.masks import load_mask, oriented
-from openus_data.polar_view import PolarView, cut_polar, cut_polar_mask, plan_polar, polar_boxes
 from openus_data.quality import QualitySettings, judge
 from openus_data.recipe import BuildRecipe
 from openus_data.records import Candidate, Item, Media, Pixels, Reject, TextBox
 from openus_data.schema import PIPELINE_VERSION, pixel_sha256
-from openus_data.stage_records import DatasetTerms, EncodedSample, reject_of
 
 EVIDENCE_FRAMES = 16
 """Frames of a clip that cone and text are found on."""
