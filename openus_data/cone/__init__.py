@@ -6,8 +6,8 @@ inside = raster(cone, height, width)
 
 from __future__ import annotations
 
-from openus_data.cone.consensus import Consensus
+from openus_data.cone.consensus import Consensus, settle
 from openus_data.cone.detector import detect
 from openus_data.cone.outline import raster
 
-__all__ = ["Consensus", "detect", "raster"]
+__all__ = ["Consensus", "detect", "raster", "settle"]

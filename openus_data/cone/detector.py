@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from openus_data.cone.classify import to_cone
 from openus_data.cone.complete import complete
 from openus_data.cone.confidence import REGION_ONLY, confidence
+from openus_data.cone.consensus import settle
 from openus_data.cone.evidence import Evidence, gather
-from openus_data.cone.outline import box_polygon, join, make_cone, no_cone, raster
+from openus_data.cone.outline import box_polygon, join, make_cone, no_cone
 from openus_data.cone.panels import find_panels
 from openus_data.cone.profile import Mask
 from openus_data.cone.refine import refine
@@ -24,7 +25,6 @@ _REACH_CELLS = 2.0
 _LEAST_SIDE_PX = 16
 _LEAST_PART, _LEAST_EXTENT = 0.02, 0.1
 _SURE = 0.9
-_WITHIN_PRIOR = 0.97
 
 
 def detect(frames: NDArray[np.uint8], *, regions: Sequence[Region] = (), prior: Cone | None = None) -> Cone:
@@ -50,16 +50,7 @@ def detect(frames: NDArray[np.uint8], *, regions: Sequence[Region] = (), prior: 
     if spread is not None and cone.confidence < _SURE:  # frames of several layouts, perhaps
         first, _ = project(frames[0])
         cone = max(cone, _look(gather(first), boxes, "image"), key=lambda candidate: candidate.confidence)
-    return cone if prior is None else _remembered(cone, prior, height, width)
-
-
-def _remembered(cone: Cone, prior: Cone, height: int, width: int) -> Cone:
-    """The scanner's usual scan area, where this frame is less sure of its own and shows nothing outside it."""
-    if cone.geometry == "none":
-        return prior
-    found, usual = raster(cone, height, width), raster(prior, height, width)
-    within = (found & usual).sum() >= _WITHIN_PRIOR * found.sum()
-    return prior if within and cone.confidence < prior.confidence else cone
+    return cone if prior is None else settle(cone, prior, height, width)
 
 
 def _look(evidence: Evidence, boxes: Sequence[Box], seen: str) -> Cone:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from openus_data.cone import Consensus
+from openus_data.cone import Consensus, settle
 from openus_data.cone.consensus import box_overlap
 from openus_data.records import Box, Cone
 
@@ -57,6 +57,36 @@ def test_frames_without_echo_do_not_vote() -> None:
     memory = Consensus(least=1)
     memory.add("scanner", replace(USUAL, geometry="none", polygon=(), box=(0, 0, 0, 0)))
     assert memory.recall("scanner") is None
+
+
+def test_what_only_repeats_the_memory_does_not_vote() -> None:
+    memory = Consensus(least=1)
+    memory.add("scanner", replace(USUAL, method="consensus"))
+    assert memory.recall("scanner") is None
+
+
+def test_memories_of_several_workers_merge_into_the_memory_of_one() -> None:
+    cones = [linear((100, 50, 500, 450 - i)) for i in range(23)]
+    alone, shares = Consensus(), [Consensus() for _ in range(3)]
+    for number, cone in enumerate(cones):
+        alone.add("scanner", cone)
+        shares[number % 3].add("scanner", cone)
+    merged = Consensus()
+    for share in reversed(shares):
+        merged.merge(share)
+    assert merged.recall("scanner") == alone.recall("scanner") is not None
+
+
+def test_a_frame_takes_the_usual_area_only_when_unsure_and_within_it() -> None:
+    usual = replace(USUAL, method="consensus", confidence=0.95)
+    unsure = replace(linear((150, 100, 400, 300)), confidence=0.6)
+    assert settle(unsure, usual, 480, 640) == usual
+    sure = replace(unsure, confidence=0.93)
+    assert settle(sure, usual, 480, 640) == sure
+    beyond = replace(linear((20, 10, 300, 300)), confidence=0.3)
+    assert settle(beyond, usual, 480, 640) == beyond
+    page = replace(USUAL, geometry="none", polygon=(), box=(0, 0, 0, 0), confidence=0.5)
+    assert settle(page, usual, 480, 640) == page
 
 
 def test_boxes_overlap_by_their_areas() -> None:

@@ -100,10 +100,16 @@ def test_regions_name_the_panel_and_stand_in_where_there_is_no_echo() -> None:
     assert dark.box == left.box and dark.method == "regions" and dark.confidence < 0.5
 
 
-def test_a_prior_stands_in_for_a_dark_frame_but_not_for_a_clear_one() -> None:
+def test_a_prior_stands_in_for_an_unsure_frame_but_not_for_a_clear_one_nor_a_page_without_echo() -> None:
     made = phantom(14, geometry="linear", width=320, height=240)
     prior = replace(made.cone, method="consensus")
-    assert detect(np.zeros((240, 320), np.uint8), prior=prior) == prior
+    x0, y0, x1, y1 = prior.box
+    dark = np.zeros((240, 320), np.uint8)
+    assert detect(dark, prior=prior).geometry == "none"
+    seen = np.zeros_like(dark)
+    cv2.ellipse(seen, ((x0 + x1) // 2, (y0 + y1) // 2), ((x1 - x0) // 3, (y1 - y0) // 5), 30, 0, 360, 1, -1)
+    dark[seen > 0] = made.image[seen > 0]
+    assert detect(dark).confidence < 0.9 and detect(dark, prior=prior) == prior
     elsewhere = replace(prior, polygon=((0, 0), (9, 0), (9, 9), (0, 9)), box=(0, 0, 9, 9))
     assert quality(made, detect(made.image, prior=elsewhere)) > 0.95
 
