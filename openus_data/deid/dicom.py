@@ -135,6 +135,7 @@ def _context(dataset: Dataset, pseudonyms: Pseudonymizer, dates: Dates, stand_in
         patient=subject or f"study {study or stand_in}",
         private_words=headers.identity_words(dataset),
         dates=dates,
+        other_text=functools.partial(headers.other_text, dataset),
     )
 
 

@@ -1,7 +1,7 @@
 """What a header may tell the corpus: the schema's device and anatomy columns, and the keys of patient and study.
 
 `read_facts` is the whole gate of `build`: everything else in a header stays behind. Text is mapped to the closed
-vocabulary (`data/deid_terms.toml`) or dropped; device names pass by the value rules of `values.py`, and only if they
+vocabulary (`data/deid_terms.toml`) or dropped; device names pass by the rules of `device_names.py`, and only if they
 share no word with a person, a place or a number in the same header. Serial numbers, stations and dates never pass.
 """
 
@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Final
 
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
-from openus_data.deid import values
+from openus_data.deid import device_names, values
 from openus_data.deid.quiet import quiet_pydicom
 from openus_data.vocabulary import Vocabulary, load_vocabulary
 
@@ -31,6 +32,17 @@ IDENTITY_KEYWORDS: Final = (
     "AccessionNumber", "DeviceSerialNumber",
 )  # fmt: skip
 """Header fields whose words no value that passes may hold. StationName is not one: sites name it after the model."""
+_NAME_LETTERS: Final = 2
+"""Words of so many letters count in names of persons: Li, Wu, Ng."""
+_TEXT_VRS: Final = frozenset({"PN", "LO", "SH", "ST", "LT", "UT", "UC"})
+_DEVICE_KEYWORDS: Final = frozenset(
+    {
+        "Manufacturer", "ManufacturerModelName", "TransducerData", "TransducerType", "SoftwareVersions", "StationName",
+        "DeviceDescription", "SecondaryCaptureDeviceManufacturerModelName", "ProcessingFunction",
+    }
+)  # fmt: skip
+"""Fields that may repeat a device's name without making it a person's."""
+_MOST_DEPTH: Final = 8
 
 _DESCRIPTIONS: Final = (
     "BodyPartExamined",
@@ -102,8 +114,14 @@ def read_value(dataset: Dataset, keyword: str) -> object:
 
 def read_tag(dataset: Dataset, tag: int) -> object:
     """The value of an attribute that is there, None where it cannot be converted."""
+    element = read_element(dataset, tag)
+    return None if element is None else element.value
+
+
+def read_element(dataset: Dataset, tag: int) -> DataElement | None:
+    """An attribute that is there, None where it cannot be converted."""
     try:
-        return dataset[tag].value
+        return dataset[tag]
     except Exception:  # a value of a stranger's file fails in any way that pydicom's converters can
         return None
 
@@ -127,13 +145,33 @@ def read_keys(dataset: Dataset) -> tuple[str | None, str | None]:
 
 
 def identity_words(dataset: Dataset) -> frozenset[str]:
-    """Words of the header's names and numbers, in lower case; no value that passes may hold one."""
-    return frozenset(
-        word
-        for keyword in IDENTITY_KEYWORDS
-        for text in read_texts(dataset, keyword)
-        for word in values.split_words(text)
-    )
+    """Folded words of the header's names and numbers; no value that passes may hold one."""
+    words: set[str] = set()
+    for keyword in IDENTITY_KEYWORDS:
+        least = _NAME_LETTERS if dictionary_VR(_tag_of(keyword)) == "PN" else 3
+        for text in read_texts(dataset, keyword):
+            words.update(values.split_words(text, least=least))
+    return frozenset(words)
+
+
+def other_text(dataset: Dataset) -> str:
+    """All text of a header at any depth, folded, without the fields that name devices. Never to be shown."""
+    return "\n".join(_texts_below(dataset, _MOST_DEPTH))
+
+
+def _texts_below(dataset: Dataset, depth: int) -> Iterator[str]:
+    device_tags = {_tag_of(keyword) for keyword in _DEVICE_KEYWORDS}
+    for tag in list(dataset.keys()):
+        if int(tag) in device_tags:
+            continue
+        element = read_element(dataset, tag)
+        if element is None:
+            continue
+        if element.VR == "SQ" and depth and isinstance(element.value, Iterable):
+            for item in element.value:
+                yield from _texts_below(item, depth - 1)
+        elif element.VR in _TEXT_VRS:
+            yield from map(values.fold, values.texts(element.value))
 
 
 def read_anatomy(dataset: Dataset) -> Facts:
@@ -183,16 +221,15 @@ def _codes(dataset: Dataset, keyword: str) -> Iterator[str]:
 
 def _read_device(dataset: Dataset) -> Facts:
     private = identity_words(dataset)
-
-    def clear(text: str | None) -> str | None:
-        return None if text is None or values.shares_word(text, private) else text
-
+    elsewhere = functools.partial(other_text, dataset)
     maker = values.first(read_value(dataset, "Manufacturer"))[:64]
-    probe = values.transducer(read_value(dataset, "TransducerData"))
+    model, probe, kind = (
+        read_value(dataset, keyword) for keyword in ("ManufacturerModelName", "TransducerData", "TransducerType")
+    )
     return {
         "device_manufacturer": maker_of(maker),
-        "device_model": clear(values.device(read_value(dataset, "ManufacturerModelName"))),
-        "transducer": clear(probe) or clear(values.transducer(read_value(dataset, "TransducerType"))),
+        "device_model": device_names.clean_device(model, private, elsewhere),
+        "transducer": device_names.clean_transducer(probe, private) or device_names.clean_transducer(kind, private),
         "frequency_mhz": _frequency_mhz(dataset),
     }
 

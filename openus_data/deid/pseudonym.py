@@ -31,8 +31,12 @@ class Pseudonymizer:
     key: bytes = field(repr=False)
 
     def digest(self, kind: str, *parts: str) -> bytes:
-        """HMAC-SHA256 of the parts, 32 bytes; `kind` keeps the name spaces of ids apart."""
-        message = b"".join(len(p.encode()).to_bytes(8, "big") + p.encode("utf-8") for p in (kind, *parts))
+        """HMAC-SHA256 of the parts, 32 bytes; `kind` keeps the name spaces of ids apart.
+
+        A file's name may be no UTF-8: its odd bytes, which Python holds as lone surrogates, count as they are.
+        """
+        encoded = [part.encode("utf-8", "surrogateescape") for part in (kind, *parts)]
+        message = b"".join(len(part).to_bytes(8, "big") + part for part in encoded)
         return hmac.new(self.key, message, hashlib.sha256).digest()
 
     def identifier(self, kind: str, *parts: str, length: int = 20) -> str:

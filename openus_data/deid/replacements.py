@@ -9,16 +9,17 @@ import datetime as dt
 import functools
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Final, Literal
 
+from pydicom.datadict import dictionary_has_tag
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import Tag
 
-from openus_data.deid import headers, values
+from openus_data.deid import device_names, headers, values
 from openus_data.deid.pseudonym import Pseudonymizer
 from openus_data.vocabulary import Term, load_vocabulary
 
@@ -28,6 +29,9 @@ _NAMESPACE: Final = "dicom"
 _DATE: Final = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
 _TIME: Final = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 _DATETIME: Final = re.compile(r"(\d{8})(\d{2,6}(?:\.\d{1,6})?)?([+-]\d{4})?")
+_METHOD_VERSION: Final = re.compile(r"v?\d{1,2}(\.\d{1,2}(\.\d)?)?")
+"""A version of a tool; three numbers of which the last has two digits could be a date."""
+_MOST_METHODS: Final = 8
 _FRAME_POINTERS: Final = frozenset({0x00181063, 0x00181065})
 
 
@@ -49,14 +53,16 @@ class Context:
     Args:
         pseudonyms: names under the user's key.
         patient: the header's key of the patient (issuer and number, or what stands in). Never shown.
-        private_words: words of persons, places and numbers of this header, lower case. Never shown.
+        private_words: words of persons, places and numbers of this header, folded. Never shown.
         dates: whether dates are left out or moved.
+        other_text: gives all text of the header, folded, without the fields that name devices. Never shown.
     """
 
     pseudonyms: Pseudonymizer
     patient: str = field(repr=False)
     private_words: frozenset[str] = field(repr=False)
     dates: Dates
+    other_text: Callable[[], str] = field(default=str, repr=False)
 
     @property
     def patient_pseudonym(self) -> str:
@@ -79,17 +85,14 @@ def patient(raw: object, context: Context) -> str:
 
 
 def device(raw: object, context: Context) -> str | None:
-    """A maker's or model's name that passes its rule; else the vocabulary's word for the maker, else nothing."""
-    text = values.device(raw)
-    if text is not None and not values.shares_word(text, context.private_words):
-        return text
-    return headers.maker_of(values.first(raw)[:64])
+    """A maker's or model's name by `device_names`; else the vocabulary's word for the maker, else nothing."""
+    text = device_names.clean_device(raw, context.private_words, context.other_text)
+    return text or headers.maker_of(values.first(raw)[:64])
 
 
 def transducer(raw: object, context: Context) -> str | None:
-    """A transducer's name that passes its rule and shares no word with a person, a place or a number of the header."""
-    text = values.transducer(raw)
-    return None if text is None or values.shares_word(text, context.private_words) else text
+    """A transducer's name by `device_names`."""
+    return device_names.clean_transducer(raw, context.private_words)
 
 
 def date(raw: object, context: Context) -> str | None:
@@ -206,9 +209,9 @@ def frame_pointer(raw: object) -> int | None:
 
 
 def standard_tag(raw: object) -> int | None:
-    """A tag of an even group, so not a private one."""
+    """A tag that the standard's dictionary lists: eight digits of one's own choice could be a date."""
     tag = _tag(raw)
-    return tag if tag is not None and (tag >> 16) % 2 == 0 else None
+    return tag if tag is not None and dictionary_has_tag(tag) else None
 
 
 def _tag(raw: object) -> int | None:
@@ -219,15 +222,11 @@ def _tag(raw: object) -> int | None:
 
 
 def earlier_methods(raw: object) -> list[str]:
-    """Values of an incoming DeidentificationMethod that consist of known tools' words only."""
-    known = _closed("method")
-    kept = []
-    for text in values.texts(raw):
-        parts = re.split(r"[\s:/()&,]+", text.lower().strip())
-        if (
-            text
-            and len(text) <= 64
-            and all(p in known or re.fullmatch(r"v?\d{1,2}(\.\d{1,2}){0,2}", p) for p in parts if p)
-        ):
-            kept.append(text)
-    return kept[:8]
+    """Values of an incoming DeidentificationMethod that are known tools' words and at most one version number."""
+    return [text for text in values.texts(raw) if text and len(text) <= 64 and _is_method(text)][:_MOST_METHODS]
+
+
+def _is_method(text: str) -> bool:
+    words = [word for word in re.split(r"[\s:/()&,]+", text.lower()) if word]
+    unknown = [word for word in words if word not in _closed("method")]
+    return not unknown or (len(unknown) == 1 and _METHOD_VERSION.fullmatch(unknown[0]) is not None)

@@ -13,20 +13,27 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable
 from typing import Final
 
+from pydicom._uid_dict import UID_dictionary
 from pydicom.valuerep import PersonName
 
 MAX_AGE_YEARS: Final = 90
 """Ages above 89 form one group (45 CFR 164.514(b)(2)(i)(C))."""
 
 _DIGIT_RUN = re.compile(r"\d{6,}")  # serial numbers, record numbers and dates; model names have at most five digits
-_DATE = re.compile(r"\d{4}[-./ ]\d{1,2}[-./ ]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4}")
+_SPACED_DIGITS = re.compile(
+    r"(?<![A-Za-z0-9])\d(?:[ ._/-]?\d){6,}"
+)  # a telephone, insurance or record number in groups
+_DATE = re.compile(
+    r"\d{4}[-./ ]\d{1,2}[-./ ]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4}|(?<!\d)\d{1,2}([-./])\d{1,2}\1\d{2}(?!\d)"
+)
 _TRANSDUCER = re.compile(r"[A-Z0-9][A-Z0-9 .+/_-]{0,15}", re.IGNORECASE)
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .&()/+_-]{0,47}")
 _COMPANY = re.compile(
-    r",?\s+(inc|ltd|llc|co|corp|gmbh|ag|s\.?p\.?a|sa|bv|nv|ab|plc|kk|limited|corporation)\b\.?", re.IGNORECASE
+    r"(?:,\s*|\s+)(inc|ltd|llc|co|corp|gmbh|ag|s\.?p\.?a|sa|bv|nv|ab|plc|kk|limited|corporation)\b\.?", re.IGNORECASE
 )
 _PERSON_OR_PLACE = re.compile(
     r"\b(dr|mr|mrs|ms|miss|prof|md|patient|room|ward|hospital|hosp|klinik\w*|clinic\w*|clinique|univ\w*|dept|"
@@ -38,7 +45,6 @@ _MAJOR = re.compile(r"(?<![A-Za-z0-9.])v?(\d{1,3})(?![A-Za-z0-9])", re.IGNORECAS
 _PLACEHOLDERS = frozenset({"UNUSED", "UNKNOWN", "NONE", "N/A", "NA", "OTHER", "UNDEFINED", "DEFAULT"})
 _AGE = re.compile(r"(\d{1,3})([DWMY])")
 _AGE_PER_YEAR: Final = {"D": 365, "W": 52, "M": 12, "Y": 1}
-_STANDARD_UID = re.compile(r"1\.2\.840\.10008(\.(0|[1-9]\d*))+")
 _UID = re.compile(r"[0-9.]{1,64}")
 
 
@@ -116,9 +122,12 @@ def sex(raw: object) -> str | None:
 
 
 def standard_uid(raw: object) -> str | None:
-    """A UID that the standard registered (classes, transfer syntaxes): under its own root, so it names nobody."""
+    """A UID that the standard's dictionary lists (classes, well-known frames of reference): it names nobody.
+
+    Being under the standard's root is not enough: anyone can write `1.2.840.10008.<a birth date>`.
+    """
     text = first(raw)
-    return text if len(text) <= 64 and _STANDARD_UID.fullmatch(text) else None
+    return text if text in UID_dictionary else None
 
 
 def instance_uid(raw: object) -> str | None:
@@ -131,14 +140,14 @@ def is_uid(text: str) -> bool:
     return bool(_UID.fullmatch(text))
 
 
-def shares_word(text: str, words: Sequence[str] | frozenset[str]) -> bool:
-    """Whether a word of `text` is one of the identifying `words` (lower case)."""
-    return any(word in words for word in split_words(text))
+def fold(text: str) -> str:
+    """Text in lower case without accents, so that `Müller` and `MULLER` are one word."""
+    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
 
 
-def split_words(text: str) -> tuple[str, ...]:
-    """Words of at least three letters or digits, in lower case."""
-    return tuple(word for word in re.split(r"[^\w]+|_", text.lower()) if len(word) >= 3)
+def split_words(text: str, *, least: int = 3) -> tuple[str, ...]:
+    """Folded words of at least `least` letters or digits."""
+    return tuple(word for word in re.split(r"[^\w]+|_", fold(text)) if len(word) >= least)
 
 
 def count(raw: object) -> int | list[int] | None:
@@ -152,9 +161,9 @@ def coordinate(raw: object) -> int | list[int] | None:
 
 
 def real(raw: object) -> float | list[float] | None:
-    """Finite numbers below a million."""
+    """Finite numbers below a hundred thousand, so that no date of six digits and no record number passes."""
     found = numbers(raw)
-    if not found or any(abs(number) >= 1e6 for number in found):
+    if not found or any(abs(number) >= 1e5 for number in found):
         return None
     return found[0] if len(found) == 1 else list(found)
 
@@ -190,4 +199,4 @@ def _rounded(raw: object, step: float, low: float, high: float) -> float | None:
 
 
 def _holds_no_serial(text: str) -> bool:
-    return not _DIGIT_RUN.search(text) and not _DATE.search(text)
+    return not any(pattern.search(text) for pattern in (_DIGIT_RUN, _SPACED_DIGITS, _DATE))

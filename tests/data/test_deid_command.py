@@ -199,6 +199,16 @@ def test_nothing_is_passed_over_in_silence(tmp_path: Path) -> None:
     ]
 
 
+def test_a_name_that_is_no_text_does_not_end_the_run(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    write(source / "a.dcm", Canaries(), SOPInstanceUID="1.2.9.1")
+    for name in (b"caf\xe9.dcm", b"new\nline.dcm", b"\x1b[31m.dcm"):
+        Path(os.fsdecode(os.fsencode(source) + b"/" + name)).write_bytes(b"no DICOM")
+    report = deidentify(source, tmp_path / "out", key_file=tmp_path / "key", quiet=True)
+    assert report.counts == {"written": 1, "quarantined": 0, "failed": 0, "skipped": 3}
+    assert "\x1b" not in repr(report) and len({o.digest for o in report.outcomes}) == 4
+
+
 def test_a_report_shown_by_a_debugger_names_no_path() -> None:
     task = command._Task(
         number=1, path=Path("/x/SMITH"), relative="SMITH", target=Path("out"),

@@ -107,6 +107,38 @@ def test_equal_uids_stay_equal_and_none_stays_itself() -> None:
     assert len({after.SOPInstanceUID, after.StudyInstanceUID, after.SeriesInstanceUID}) == 3
 
 
+@pytest.mark.parametrize("uid", ["1.2.840.10008.19610307.4711", "1.2.840.10008.1961.3.7", "1.2.840.10008.5.19610307"])
+def test_a_uid_under_the_standards_root_that_it_does_not_list_is_replaced(uid: str) -> None:
+    after = clean(patient(StudyInstanceUID=uid, FrameOfReferenceUID=uid, SOPClassUID=uid)).dataset
+    assert after.StudyInstanceUID == after.FrameOfReferenceUID == KEY.uid(uid)
+    assert after.SOPClassUID == after.file_meta.MediaStorageSOPClassUID == "1.2.840.10008.5.1.4.1.1.6.1"
+    well_known = patient(FrameOfReferenceUID="1.2.840.10008.1.4.1.1")
+    assert clean(well_known).dataset.FrameOfReferenceUID == "1.2.840.10008.1.4.1.1"
+
+
+@pytest.mark.parametrize("keyword", ["FrameTime", "FrameDelay", "PixelSpacing", "SliceThickness", "MechanicalIndex"])
+def test_no_measure_holds_a_date_or_a_record_number(keyword: str) -> None:
+    for number in ("610307", "19610307", "471147"):
+        value = [number, number] if keyword == "PixelSpacing" else number
+        assert keyword not in clean(patient(**{keyword: value})).dataset
+    assert keyword in clean(patient(**{keyword: ["0.25", "0.25"] if keyword == "PixelSpacing" else "33.3"})).dataset
+
+
+def test_a_pointer_to_a_tag_that_does_not_exist_does_not_pass() -> None:
+    item = Dataset()
+    item.DimensionIndexPointer, item.FunctionalGroupPointer = 0x00209157, 0x19600307
+    after = clean(patient(DimensionIndexSequence=[item])).dataset.DimensionIndexSequence[0]
+    assert after.DimensionIndexPointer == 0x00209157 and "FunctionalGroupPointer" not in after
+
+
+@pytest.mark.parametrize(
+    "method", ["CTP 12.04.19", "deid 19 04 12", "PS 3.15 12 04 19 61", "CTP by Doe", "CTP 19610307"]
+)
+def test_an_earlier_method_that_holds_a_date_or_a_name_is_dropped(method: str) -> None:
+    after = clean(patient(DeidentificationMethod=method)).dataset
+    assert isinstance(after.DeidentificationMethod, str) and method not in after.DeidentificationMethod
+
+
 def test_one_key_gives_one_name_and_another_key_another() -> None:
     again = [clean(planted_dataset(Canaries())).dataset for _ in range(2)]
     other = clean(planted_dataset(Canaries()), key=OTHER_KEY).dataset
