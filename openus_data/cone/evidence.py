@@ -82,10 +82,7 @@ def gather(grey: Grey, spread: Grey | None = None) -> Evidence:
 
 def background_levels(grey: Grey) -> tuple[int, ...]:
     """Levels that are exactly flat along the rim of a frame (H, W), the most frequent first."""
-    rim = np.concatenate(
-        [_rim(grey[0], grey[1]), _rim(grey[-1], grey[-2]), _rim(grey[:, 0], grey[:, 1]), _rim(grey[:, -1], grey[:, -2])]
-    )
-    counts = np.bincount(rim, minlength=256).astype(np.float64)
+    counts = np.bincount(_flat_rim(grey), minlength=256)
     total = 2 * (grey.shape[0] + grey.shape[1])
     levels: list[int] = []
     while len(levels) < 4:
@@ -120,13 +117,14 @@ def _header_level(grey: Grey) -> int | None:
     return level if near >= _HEADER_SHARE * len(top) else None
 
 
-def _rim(line: Grey, inner: Grey) -> Grey:
-    """The pixels of a line (N,) along the rim that equal their neighbours to within a level or two."""
-    a = line.astype(np.int16)
-    flat: NDArray[np.bool_] = np.abs(inner - a) <= _FLAT_TOLERANCE
+def _flat_rim(grey: Grey) -> Grey:
+    """The pixels (N,) along the rim of a frame (H, W) that equal those within and beside to a level or two."""
+    line = np.concatenate((grey[0], grey[-1], grey[:, 0], grey[:, -1])).astype(np.int16)
+    inner = np.concatenate((grey[1], grey[-2], grey[:, 1], grey[:, -2]))
+    flat: NDArray[np.bool_] = np.abs(inner - line) <= _FLAT_TOLERANCE
     for shift in (1, 2, 3, 4):
-        flat[shift:] &= np.abs(a[shift:] - a[:-shift]) <= _FLAT_TOLERANCE
-    rim: Grey = line[flat]
+        flat[shift:] &= np.abs(line[shift:] - line[:-shift]) <= _FLAT_TOLERANCE
+    rim: Grey = line[flat].astype(np.uint8)
     return rim
 
 

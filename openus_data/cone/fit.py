@@ -3,48 +3,83 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openus_data.cone.profile import Line, Mask, Points, Profile, best_circle, best_level, best_line, profile
-from openus_data.cone.shape import Bounds, Fan, Shape, Slab
+from openus_data.cone.profile import Line, Mask, Points, Profile, best_circle, best_level, best_lines, profile
+from openus_data.cone.shape import Bounds, Fan, Slab
 
-_SLANTED = np.radians(np.arange(-84.0, -2.9, 3.0))
-_SIDES = np.radians(np.concatenate([np.arange(-51.0, -2.9, 3.0), np.arange(-2.0, 2.1), np.arange(3.0, 35.0, 3.0)]))
+_ANGLES = np.radians(np.concatenate([np.arange(-84.0, -2.9, 3.0), np.arange(-2.0, 2.1), np.arange(3.0, 35.0, 3.0)]))
+_SLANTED, _SIDES = slice(0, 28), slice(11, 44)
+"""Parts of the angles: of fans, and of slabs (51 degrees to the left to 33 to the right)."""
+_BOTH_WITH_TOP, _BOTH_ROWS = (0, 1), (2, 3)
+_LINES = (
+    *((which, _SLANTED) for which in (*_BOTH_WITH_TOP, *_BOTH_ROWS)),
+    *((which, _SIDES) for which in _BOTH_ROWS),
+)
 _CUT_SHARE, _CUT_CHORD = 0.12, 0.6
 _ARC_PART = 0.25
+_FAR_MARGIN, _NEAR_MARGIN = 0.03, 0.05
 _SAME = math.radians(4.0)
+
+
+_Pair = tuple[Line | None, Line | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """A mask (h, w) with at least one cell, as its border points and its robust box."""
+    """A mask (h, w) with at least one cell, as its border points, its robust box and its straight sides.
+
+    Args:
+        border: points.
+        box: robust sides.
+        slanted: pairs of sides, left and right (mirrored), that may be those of a fan, the likelier first.
+        upright: those that may be a slab's.
+    """
 
     border: Profile
     box: Bounds
+    slanted: tuple[_Pair, _Pair]
+    upright: _Pair
 
 
 def trace(mask: Mask) -> Trace:
     """What the fits need to know of a mask."""
     border = profile(mask)
-    return Trace(border=border, box=_box(mask, border))
+    lines = best_lines(_sides(border), _ANGLES, _LINES)
+    return Trace(
+        border=border,
+        box=_box(border),
+        slanted=((lines[0], lines[1]), (lines[2], lines[3])),
+        upright=(lines[4], lines[5]),
+    )
 
 
-def slabs(traced: Trace) -> list[Shape]:
+def _sides(border: Profile) -> tuple[Points, Points, Points, Points]:
+    """Points of the left border with those of the top one left of its middle, the same on the right; then without them.
+
+    Those on the right are mirrored.
+    """
+    w, top = border.size[1], border.top
+    middle = top[:, 0].mean() if len(top) else 0.0
+    before = top[:, 0] < middle
+    right, behind = _mirror(border.right, w), _mirror(top[~before], w)
+    return np.concatenate((border.left, top[before])), np.concatenate((right, behind)), border.left, right
+
+
+def _mirror(points: Points, w: int) -> Points:
+    return points * (-1.0, 1.0) + (w, 0.0)
+
+
+def slabs(traced: Trace) -> list[Slab]:
     """Slabs, in cells."""
-    slab = _slab(traced.border, traced.box)
+    slab = _slab(traced)
     return [_upright(traced.box)] if slab is None else [_upright(traced.box), slab]
 
 
-def fans(traced: Trace) -> Iterator[Shape]:
-    """Fans with their apex above, in cells, between straight borders; the likelier first."""
-    yield from _fans(traced.border, traced.box)
-
-
-def arc_fans(traced: Trace) -> list[Shape]:
+def arc_fans(traced: Trace) -> list[Fan]:
     """Fans whose centre is that of their far arc, for when the straight borders are dark or beyond the frame."""
     border = traced.border
     points = np.concatenate([border.bottom, border.left, border.right])
@@ -59,7 +94,8 @@ def arc_fans(traced: Trace) -> list[Shape]:
     widest = math.radians(85.0)
     left = min(widest, _side_angle(-inner[inner < 0], far) or widest)
     right = min(widest, _side_angle(inner[inner > 0], far) or widest)
-    near = min(0.9 * far, _near_radius(border, (x, y), -left, right))
+    top = len(away) - len(border.top)
+    near = min(0.9 * far, _near_radius(radius[top:], angle[top:], -left, right))
     frame = (0.0, 0.0, float(w), float(h))
     fan = Fan(apex_x=x, apex_y=y, left=-left, right=right, near=near, far=far, box=frame)
     cut = _cut(fan, border, traced.box)
@@ -72,10 +108,9 @@ def _side_angle(angles: NDArray[np.float64], far: float) -> float:
     return level * 2 / far if count >= 5 else 0.0
 
 
-def inverted_fans(mask: Mask) -> list[Shape]:
+def inverted_fans(mask: Mask) -> list[Fan]:
     """Fans with their apex below."""
-    upside_down = trace(mask[::-1])
-    return [_turned(fan, mask.shape[0]) for fan in _fans(upside_down.border, upside_down.box)]
+    return [_turned(fan, mask.shape[0]) for fan in fans(trace(mask[::-1]))]
 
 
 def _turned(fan: Fan, h: int) -> Fan:
@@ -83,15 +118,15 @@ def _turned(fan: Fan, h: int) -> Fan:
     return replace(fan, apex_y=h - fan.apex_y, box=(x0, h - y1, x1, h - y0), inverted=True)
 
 
-def _box(mask: Mask, border: Profile) -> Bounds:
+def _box(border: Profile) -> Bounds:
     """Robust sides: where many border points lie and few beyond; the rim of the frame where the mask reaches it."""
     h, w = border.size
-    count = np.count_nonzero
-    rows, cols = 0.25 * count(mask.any(axis=1)), 0.25 * count(mask.any(axis=0))
-    left = 0.0 if count(mask[:, 0]) > rows else -best_level(-border.left[:, 0])[0]
-    right = float(w) if count(mask[:, -1]) > rows else best_level(border.right[:, 0])[0]
-    top = 0.0 if count(mask[0]) > cols else -best_level(-border.top[:, 1])[0]
-    bottom = float(h) if count(mask[-1]) > cols else best_level(border.bottom[:, 1])[0]
+    rows, cols = 0.25 * border.rows, 0.25 * border.cols
+    on_left, on_right, on_top, on_bottom = border.rim
+    left = 0.0 if on_left > rows else -best_level(-border.left[:, 0])[0]
+    right = float(w) if on_right > rows else best_level(border.right[:, 0])[0]
+    top = 0.0 if on_top > cols else -best_level(-border.top[:, 1])[0]
+    bottom = float(h) if on_bottom > cols else best_level(border.bottom[:, 1])[0]
     return left, top, right or float(w), bottom or float(h)
 
 
@@ -100,14 +135,12 @@ def _upright(box: Bounds) -> Slab:
     return Slab(top_left=x0, top_right=x1, bottom_right=x1, bottom_left=x0, top=y0, bottom=y1)
 
 
-def _slab(border: Profile, box: Bounds) -> Slab | None:
+def _slab(traced: Trace) -> Slab | None:
     """Slanted straight sides between a flat top and bottom."""
-    left = best_line(border.left, _SIDES)
-    right = best_line(border.mirrored().left, _SIDES)
+    left, right = traced.upright
     if left is None or right is None:
         return None
-    w = border.size[1]
-    top, bottom = box[1], box[3]
+    w, top, bottom = traced.border.size[1], traced.box[1], traced.box[3]
     return Slab(
         top_left=_x_at(left, top),
         top_right=w - _x_at(right, top),
@@ -122,14 +155,14 @@ def _x_at(line: Line, y: float) -> float:
     return (line.offset - math.sin(line.angle) * y) / -math.cos(line.angle)
 
 
-def _fans(border: Profile, box: Bounds) -> Iterator[Fan]:
-    """Fans between the best lines of either side: among all its points, and among those of its rows alone."""
+def fans(traced: Trace) -> list[Fan]:
+    """Fans with their apex above, in cells, between straight borders; the likelier first."""
+    border = traced.border
     h, w = border.size
-    mirrored = border.mirrored()
     least = max(6.0, 0.06 * h)
+    found: list[Fan] = []
     tried: list[tuple[float, float]] = []
-    for pick in (_left_side, _rows_only):
-        left, right = best_line(pick(border), _SLANTED), best_line(pick(mirrored), _SLANTED)
+    for left, right in traced.slanted:
         if left is None or right is None or left.count < least or right.count < least:
             continue
         apex = _apex(left, right, w)
@@ -140,26 +173,15 @@ def _fans(border: Profile, box: Bounds) -> Iterator[Fan]:
         near, far = _arcs(border, apex, lo, hi)
         frame = (0.0, 0.0, float(w), float(h))
         fan = Fan(apex_x=apex[0], apex_y=apex[1], left=lo, right=hi, near=near, far=far, box=frame)
-        yield fan
-        cut = _cut(fan, border, box)
-        if cut.box != frame:
-            yield cut
-
-
-def _rows_only(border: Profile) -> Points:
-    return border.left
-
-
-def _left_side(border: Profile) -> Points:
-    """Points of the left border, and of the top one left of its middle."""
-    middle = border.top[:, 0].mean() if len(border.top) else 0.0
-    return np.concatenate([border.left, border.top[border.top[:, 0] < middle]])
+        cut = _cut(fan, border, traced.box)
+        found += [fan] if cut.box == frame else [fan, cut]
+    return found
 
 
 def _apex(left: Line, right: Line, w: int) -> tuple[float, float] | None:
     """Where the left border and the right one (given mirrored) meet."""
-    normal_right = right.normal * np.array([-1.0, 1.0])
-    (a, b), (c, d) = left.normal.tolist(), normal_right.tolist()
+    a, b = -math.cos(left.angle), math.sin(left.angle)
+    c, d = math.cos(right.angle), math.sin(right.angle)
     det = a * d - b * c
     if abs(det) < 1e-3:
         return None
@@ -169,37 +191,34 @@ def _apex(left: Line, right: Line, w: int) -> tuple[float, float] | None:
 
 def _arcs(border: Profile, apex: tuple[float, float], lo: float, hi: float) -> tuple[float, float]:
     """Radii of the near and the far arc."""
-    far_points = np.concatenate([border.bottom, border.left, border.right])
-    far_r = _radii_within(far_points, apex, lo, hi, 0.03)
-    outer = np.concatenate([border.bottom, border.left, border.right, border.top])
-    every = np.hypot(outer[:, 0] - apex[0], outer[:, 1] - apex[1])
-    far, count = best_level(far_r, cost=1.0)
+    outer = border.outer()
+    dx, dy = outer[:, 0] - apex[0], outer[:, 1] - apex[1]
+    radius, angle = np.hypot(dx, dy), np.arctan2(dx, dy)
+    top = len(outer) - len(border.top)
+    r, a = radius[:top], angle[:top]
+    far, count = best_level(r[(a > lo + _FAR_MARGIN) & (a < hi - _FAR_MARGIN)], cost=1.0)
     if count < 5:
         h, w = border.size
-        corners = np.array([(0, h), (w, h)], np.float64) - np.array(apex)
-        far = float(max(np.hypot(corners[:, 0], corners[:, 1]).max(), every.max(initial=0.0)))
-    near = _near_radius(border, apex, lo, hi)
+        corners = (math.hypot(x - apex[0], h - apex[1]) for x in (0, w))
+        far = float(max(*corners, radius.max(initial=0.0)))
+    near = _near_radius(radius[top:], angle[top:], lo, hi)
     return (near, far) if near < far else (0.0, far)
 
 
-def _near_radius(border: Profile, apex: tuple[float, float], lo: float, hi: float) -> float:
-    """Radius of the near arc: where much of the top border lies, or where it starts if it follows no arc."""
-    radii = _radii_within(border.top, apex, lo, hi, 0.05)
+def _near_radius(radius: NDArray[np.float64], angle: NDArray[np.float64], lo: float, hi: float) -> float:
+    """Radius of the near arc: where much of the top border lies, or where it starts if it follows no arc.
+
+    Args:
+        radius, angle: of the points (N,) of the top border about the apex.
+        lo, hi: angles of the straight borders.
+    """
+    radii = radius[(angle > lo + _NEAR_MARGIN) & (angle < hi - _NEAR_MARGIN)]
     level, count = best_level(-radii, cost=1.0)
     near = max(0.0, -level)
     columns = near * (math.sin(min(hi, math.pi / 2)) - math.sin(max(lo, -math.pi / 2)))
     if count >= 4 and count >= _ARC_PART * columns:
         return near
-    return float(max(0.0, np.quantile(radii, 0.05))) if len(radii) else 0.0
-
-
-def _radii_within(
-    points: Points, apex: tuple[float, float], lo: float, hi: float, margin: float
-) -> NDArray[np.float64]:
-    away = points - np.array(apex)
-    angle = np.arctan2(away[:, 0], away[:, 1])
-    radius: NDArray[np.float64] = np.hypot(away[:, 0], away[:, 1])[(angle > lo + margin) & (angle < hi - margin)]
-    return radius
+    return float(max(0.0, np.sort(radii)[len(radii) // 20])) if len(radii) else 0.0
 
 
 def _cut(fan: Fan, border: Profile, box: Bounds) -> Fan:

@@ -7,6 +7,7 @@ point on it, loses for each point beyond it, and does not mind points within.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -18,8 +19,10 @@ Points = NDArray[np.float64]
 """(N, 2) of x, y in cells."""
 _BEYOND_COST = 2.0
 _RIM_CELLS = 1.0
-_MOST_POINTS = 90
+_LEAST_POINTS, _MOST_POINTS = 5, 100
+_NEAR, _MOST_TURN = 1.6, 0.15
 _FLATTEST = 4.0
+_NO_LINE: Points = np.zeros((1, 2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,8 @@ class Profile:
         left, right: per row, the outermost cell borders.
         top, bottom: per column.
         size: (h, w).
+        rows, cols: rows and columns that have echo.
+        rim: rows whose echo reaches the left and the right rim, columns whose echo reaches the top and the bottom one.
     """
 
     left: Points
@@ -37,17 +42,13 @@ class Profile:
     top: Points
     bottom: Points
     size: tuple[int, int]
+    rows: int
+    cols: int
+    rim: tuple[int, int, int, int]
 
-    def mirrored(self) -> Profile:
-        """Left and right exchanged."""
-        w = self.size[1]
-        return Profile(
-            left=_mirror(self.right, w),
-            right=_mirror(self.left, w),
-            top=_mirror(self.top, w),
-            bottom=_mirror(self.bottom, w),
-            size=self.size,
-        )
+    def outer(self) -> Points:
+        """All points (N, 2); those of the top come last."""
+        return np.concatenate((self.bottom, self.left, self.right, self.top))
 
 
 def profile(mask: Mask) -> Profile:
@@ -55,33 +56,41 @@ def profile(mask: Mask) -> Profile:
     h, w = mask.shape
     left, right, rows = _ends(mask)
     top, bottom, cols = _ends(cv2.transpose(mask.view(np.uint8)).view(np.bool_))
-    off_left, off_right = left >= _RIM_CELLS, right <= w - _RIM_CELLS
-    off_top, off_bottom = top >= _RIM_CELLS, bottom <= h - _RIM_CELLS
+    points = (
+        _off_rim(left, rows, left >= _RIM_CELLS),
+        _off_rim(right, rows, right <= w - _RIM_CELLS),
+        _off_rim(cols, top, top >= _RIM_CELLS),
+        _off_rim(cols, bottom, bottom <= h - _RIM_CELLS),
+    )
+    on_rim = (
+        len(rows) - len(points[0]),
+        len(rows) - len(points[1]),
+        len(cols) - len(points[2]),
+        len(cols) - len(points[3]),
+    )
     return Profile(
-        left=_points(left[off_left], rows[off_left]),
-        right=_points(right[off_right], rows[off_right]),
-        top=_points(cols[off_top], top[off_top]),
-        bottom=_points(cols[off_bottom], bottom[off_bottom]),
+        left=points[0],
+        right=points[1],
+        top=points[2],
+        bottom=points[3],
         size=(h, w),
+        rows=len(rows),
+        cols=len(cols),
+        rim=on_rim,
     )
 
 
-def _ends(mask: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+def _ends(mask: Mask) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Start and end of the echo of each row that has some, and the middles of these rows."""
     start = mask.argmax(axis=1)
     rows = np.flatnonzero(mask[np.arange(len(mask)), start])
+    end = mask.shape[1] - mask[:, ::-1].argmax(axis=1)[rows]
     middle = np.add(rows, 0.5, dtype=np.float64)
-    return start[rows], mask.shape[1] - mask[:, ::-1].argmax(axis=1)[rows], middle
+    return start[rows].astype(np.float64), end.astype(np.float64), middle
 
 
-def _points(x: NDArray[np.float64] | NDArray[np.intp], y: NDArray[np.float64] | NDArray[np.intp]) -> Points:
-    points = np.empty((len(x), 2))
-    points[:, 0], points[:, 1] = x, y
-    return points
-
-
-def _mirror(points: Points, w: int) -> Points:
-    return _points(w - points[:, 0], points[:, 1])
+def _off_rim(x: NDArray[np.float64], y: NDArray[np.float64], keep: Mask) -> Points:
+    return np.column_stack((x[keep], y[keep]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,62 +100,96 @@ class Line:
     Args:
         angle: of the line to the vertical, radians; negative when it runs to the left on the way down.
         offset: along the outward normal (-cos angle, sin angle), cells.
-        votes: points on the line less the cost of those beyond.
         count: points on the line.
     """
 
     angle: float
     offset: float
-    votes: float
     count: int
 
-    @property
-    def normal(self) -> NDArray[np.float64]:
-        """Outward unit normal."""
-        return np.array([-np.cos(self.angle), np.sin(self.angle)])
+
+def best_lines(
+    sets: Sequence[Points], angles: NDArray[np.float64], ranges: Sequence[tuple[int, slice]]
+) -> list[Line | None]:
+    """The left borders with the most votes, refined by least squares; all are looked for together.
+
+    Args:
+        sets: points (N, 2) each.
+        angles: (A,) of all lines that are tried, radians.
+        ranges: for each line that is wanted, the number of its set and its part of `angles`.
+
+    Returns:
+        A line for each of `ranges`, None where its set has too few points.
+    """
+    enough = [len(points) >= _LEAST_POINTS for points in sets]
+    if not any(enough):
+        return [None] * len(ranges)
+    usable = [points if long else _NO_LINE for points, long in zip(sets, enough, strict=True)]
+    votes, low = _votes(usable, angles)
+    guesses = np.empty((len(ranges), 2))
+    for number, (which, part) in enumerate(ranges):
+        angle, level = divmod(int(votes[which, part].argmax()), votes.shape[2])
+        guesses[number] = angles[part.start + angle], low[which] + level + 1
+    lines = _refined([usable[which] for which, _ in ranges], guesses)
+    return [line if enough[which] else None for line, (which, _) in zip(lines, ranges, strict=True)]
 
 
-def best_line(points: Points, angles: NDArray[np.float64]) -> Line | None:
-    """The left border among `points` (N, 2) with the most votes over `angles` (A,), refined by least squares."""
-    if len(points) < 5:
-        return None
-    every, points = points, points[:: max(1, len(points) // _MOST_POINTS)]
-    normals = np.empty((len(angles), 2))
-    normals[:, 0], normals[:, 1] = -np.cos(angles), np.sin(angles)
-    depth = normals @ points.T
-    low = float(depth.min())
-    bins = (depth - low).astype(np.intp)
-    width = int(bins.max()) + 3
-    bins += np.arange(0, len(angles) * width, width)[:, None]
-    hist = np.bincount(bins.ravel(), minlength=len(angles) * width).astype(np.int16).reshape(len(angles), width)
+def _votes(sets: Sequence[Points], angles: NDArray[np.float64]) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    """Votes (S, A, B) for the lines at each angle and offset, and the offsets (S,) of bin 0, for S sets of points."""
+    some = np.array([points[np.arange(_MOST_POINTS) * len(points) // _MOST_POINTS] for points in sets])
+    depth = np.sin(angles)[:, None] * some[:, None, :, 1] - np.cos(angles)[:, None] * some[:, None, :, 0]
+    low = depth.min(axis=(1, 2))
+    bins = (depth - low[:, None, None]).astype(np.intp)
+    width, lines = int(bins.max()) + 3, len(sets) * len(angles)
+    bins += np.arange(0, lines * width, width).reshape(len(sets), len(angles), 1)
+    hist = np.bincount(bins.ravel(), minlength=lines * width).astype(np.int16).reshape(len(sets), len(angles), width)
     # Points on the line, less twice those beyond; up to a constant, that is hist[b] + hist[b + 1] + 2 total[b + 1].
-    votes = hist.cumsum(axis=1, dtype=np.int16)[:, 1:]
+    votes = hist.cumsum(axis=2, dtype=np.int16)[..., 1:]
     votes *= np.int16(_BEYOND_COST)
-    votes += hist[:, :-1]
-    votes += hist[:, 1:]
-    a, b = divmod(int(votes.argmax()), width - 1)
-    return _refine(every, float(angles[a]), low + b + 1, 1.6)
+    votes += hist[..., :-1]
+    votes += hist[..., 1:]
+    return votes, low
 
 
-def _refine(points: Points, angle: float, offset: float, tolerance: float) -> Line:
-    x, y = points[:, 0], points[:, 1]
+def _refined(sets: Sequence[Points], guesses: NDArray[np.float64]) -> list[Line]:
+    """Lines (S, 2) of angle and offset, each moved onto the points of its set that are near, twice."""
+    longest = max(map(len, sets))
+    x, y = np.full((len(sets), longest), np.inf), np.zeros((len(sets), longest))  # nothing is near to infinity
+    for number, points in enumerate(sets):
+        x[number, : len(points)], y[number, : len(points)] = points[:, 0], points[:, 1]
+    angle, offset = guesses[:, 0].copy(), guesses[:, 1].copy()
+    tolerance, going = _NEAR, np.ones(len(sets), np.bool_)
     for _ in range(2):
-        near = np.abs(y * math.sin(angle) - x * math.cos(angle) - offset) <= tolerance
-        dx, dy = x[near], y[near]
-        if len(dx) < 4:
+        near = np.abs(_depth(x, y, angle) - offset[:, None]) <= tolerance
+        count = near.sum(axis=1)
+        going &= count >= 4
+        if not going.any():
             break
-        cx, cy = float(dx.sum()) / len(dx), float(dy.sum()) / len(dy)
-        dx, dy = dx - cx, dy - cy
-        fresh = 0.5 * math.atan2(2 * float(dx @ dy), float(dy @ dy - dx @ dx))
-        if abs(fresh - angle) > 0.15:
-            break
-        angle = fresh
-        offset = float(cy * math.sin(angle) - cx * math.cos(angle))
+        fresh_angle, fresh_offset = _least_squares(np.where(near, x, 0.0), np.where(near, y, 0.0), near, count)
+        going &= np.abs(fresh_angle - angle) <= _MOST_TURN
+        angle, offset = np.where(going, fresh_angle, angle), np.where(going, fresh_offset, offset)
         tolerance = max(0.9, tolerance - 0.3)
-    away = y * math.sin(angle) - x * math.cos(angle) - offset
-    count = int(np.count_nonzero(np.abs(away) <= 1.2))
-    votes = count - _BEYOND_COST * np.count_nonzero(away > 1.5)
-    return Line(angle=angle, offset=offset, votes=votes, count=count)
+    on = (np.abs(_depth(x, y, angle) - offset[:, None]) <= 1.2).sum(axis=1)
+    return [
+        Line(angle=a, offset=o, count=c) for a, o, c in zip(angle.tolist(), offset.tolist(), on.tolist(), strict=True)
+    ]
+
+
+def _depth(x: NDArray[np.float64], y: NDArray[np.float64], angle: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far outward points (S, N) lie, for lines at angles (S,)."""
+    depth: NDArray[np.float64] = y * np.sin(angle)[:, None] - x * np.cos(angle)[:, None]
+    return depth
+
+
+def _least_squares(
+    x: NDArray[np.float64], y: NDArray[np.float64], near: Mask, count: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Angles and offsets (S,) of the lines through the near points of (S, N); x and y are 0 where they are not near."""
+    n = np.maximum(1, count)
+    cx, cy = x.sum(axis=1) / n, y.sum(axis=1) / n
+    dx, dy = (x - cx[:, None]) * near, (y - cy[:, None]) * near
+    angle = 0.5 * np.arctan2(2 * (dx * dy).sum(axis=1), (dy * dy - dx * dx).sum(axis=1))
+    return angle, cy * np.sin(angle) - cx * np.cos(angle)
 
 
 def best_level(values: NDArray[np.float64], *, cost: float = _BEYOND_COST) -> tuple[float, int]:

@@ -21,6 +21,8 @@ _SHARES = np.arange(1, _SAMPLES + 1) / (_SAMPLES + 1)
 _CLIP = np.uint8(14)
 _LEAST_STEP = 1.5
 _LEAST_LEAN = 0.015
+_LEAN, _LEAN_DAMP = np.stack([1 - _SHARES, _SHARES], 1), np.full(2, 0.5)
+_SLAB_NORMALS = np.repeat(np.array([(-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0)]), _SAMPLES, axis=0)
 _Reals = NDArray[np.float64]
 _Steps = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Offsets outward in px (N,), and weights (N,)."""
@@ -200,20 +202,27 @@ def _weighted_median(offset: NDArray[np.float64], weight: NDArray[np.float64]) -
 
 
 def _refine_slab(slab: Slab, distance: Grey, reach: float) -> Slab:
-    down = slab.top + (slab.bottom - slab.top) * _SHARES
-    share = across = _SHARES
-    left = _move_side(slab.top_left, slab.bottom_left, -1.0, share, down, distance, reach)
-    right = _move_side(slab.top_right, slab.bottom_right, 1.0, share, down, distance, reach)
+    """The slab on its edges; the sides are free to lean, top and bottom stay flat."""
+    n = _SAMPLES
+    point = np.empty((4, n, 2))
+    point[:2, :, 1] = slab.top + (slab.bottom - slab.top) * _SHARES
+    point[0, :, 0] = slab.top_left + (slab.bottom_left - slab.top_left) * _SHARES
+    point[1, :, 0] = slab.top_right + (slab.bottom_right - slab.top_right) * _SHARES
+    point[2:, :, 1] = np.array([[slab.top], [slab.bottom]])
+    point[2, :, 0] = slab.top_left + (slab.top_right - slab.top_left) * _SHARES
+    point[3, :, 0] = slab.bottom_left + (slab.bottom_right - slab.bottom_left) * _SHARES
+    offsets, weights = steps(point.reshape(-1, 2), _SLAB_NORMALS, distance, reach)
+    offset, weight = offsets.reshape(4, n), weights.reshape(4, n)
+    left = _moved(slab.top_left, slab.bottom_left, -1.0, offset[0], weight[0])
+    right = _moved(slab.top_right, slab.bottom_right, 1.0, offset[1], weight[1])
     (top_left, bottom_left), (top_right, bottom_right) = _snapped(left, right, slab.bottom - slab.top)
-    top_x = slab.top_left + (slab.top_right - slab.top_left) * across
-    bottom_x = slab.bottom_left + (slab.bottom_right - slab.bottom_left) * across
     return Slab(
         top_left=top_left,
         top_right=top_right,
         bottom_right=bottom_right,
         bottom_left=bottom_left,
-        top=slab.top - _shift(1, slab.top, top_x, -1.0, distance, reach),
-        bottom=slab.bottom + _shift(1, slab.bottom, bottom_x, 1.0, distance, reach),
+        top=slab.top - _weighted_median(offset[2], weight[2]),
+        bottom=slab.bottom + _weighted_median(offset[3], weight[3]),
     )
 
 
@@ -221,21 +230,11 @@ _Side = tuple[float, float]
 """x at the top and at the bottom."""
 
 
-def _move_side(
-    above: float,
-    below: float,
-    sign: float,
-    share: NDArray[np.float64],
-    down: NDArray[np.float64],
-    distance: Grey,
-    reach: float,
-) -> _Side:
-    """A side on its edge, free to lean."""
-    point = np.stack([above + (below - above) * share, down], 1)
-    offset, weight = steps(point, np.tile([sign, 0.0], (len(down), 1)), distance, reach)
-    if (weight > 0).sum() < 4:
+def _moved(above: float, below: float, sign: float, offset: _Reals, weight: _Reals) -> _Side:
+    """A side on its edge, seen at offsets (N,) outward."""
+    if np.count_nonzero(weight) < 4:
         return above, below
-    move = _solve(np.stack([1 - share, share], 1), offset, weight, np.full(2, 0.5))
+    move = _solve(_LEAN, offset, weight, _LEAN_DAMP)
     return above + sign * float(move[0]), below + sign * float(move[1])
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from openus_data.cone.outline import Polygon, clockwise, rolled
 from openus_data.cone.profile import Mask
@@ -14,7 +16,8 @@ _STEP = 1.6
 _SPACING = 1.5
 _SUB = 6
 _RIM_WORTH = 0.8
-_INWARD_OUTWARD = np.array([[-1.0], [1.0]])
+_TURN = np.array([1.0, -1.0])
+"""Along (x, y) becomes inward (-y, x) for a clockwise outline, once its columns are exchanged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,46 +49,68 @@ class Score:
         return edge + 0.6 * self.cover - 2.0 * self.spill
 
 
-def score(outline: Polygon, mask: Mask) -> Score:
-    """Judge an outline (P, 2), in cells, by a mask of echo (h, w)."""
-    h, w = mask.shape
-    outline = clockwise(outline)
-    inside = np.zeros((h, w), np.uint8)
-    cv2.fillPoly(inside, [((outline - 0.5) * (1 << _SUB)).round().astype(np.int32)], 1, cv2.LINE_8, _SUB)
-    area = max(1, int(cv2.countNonZero(inside)))
+def scores(outlines: Sequence[Polygon], mask: Mask) -> list[Score]:
+    """Judge outlines (P, 2), in cells, by a mask of echo (h, w); all in one pass."""
     echo = mask.view(np.uint8)
-    both = cv2.countNonZero(cv2.bitwise_and(inside, echo))
-    within, beyond, off_rim = _walk(outline, mask)
-    points, off = len(off_rim), int(np.count_nonzero(off_rim))
-    echo_off = int(np.count_nonzero(within & off_rim))
-    breached = int(np.count_nonzero(beyond & within & off_rim))
+    total = cv2.countNonZero(echo)
+    turned = [clockwise(outline) for outline in outlines]
+    walks = _walk(turned, mask)
+    return [
+        _score(*_area(outline, echo), total, counts) for outline, counts in zip(turned, walks.tolist(), strict=True)
+    ]
+
+
+def _area(outline: Polygon, echo: NDArray[np.uint8]) -> tuple[int, int]:
+    """Cells within an outline, and those of them that are echo."""
+    inside = np.zeros(echo.shape, np.uint8)
+    cv2.fillPoly(inside, [((outline - 0.5) * (1 << _SUB)).round().astype(np.int32)], 1, cv2.LINE_8, _SUB)
+    area = max(1, cv2.countNonZero(inside))
+    return area, cv2.countNonZero(cv2.bitwise_and(inside, echo))
+
+
+def _score(area: int, both: int, total: int, counts: list[int]) -> Score:
+    points, within, off, echo_off, breached = counts
     n = max(1, off)
     return Score(
         support=(echo_off - breached) / n,
         breach=breached / n,
         rim=1 - n / points,
-        rim_echo=(int(np.count_nonzero(within)) - echo_off) / points,
+        rim_echo=(within - echo_off) / points,
         cover=both / area,
-        spill=min(1.0, (cv2.countNonZero(echo) - both) / area),
+        spill=min(1.0, (total - both) / area),
         area=area,
     )
 
 
-def _walk(outline: Polygon, mask: Mask) -> tuple[Mask, Mask, Mask]:
-    """Along an outline, at points (N,) about a cell apart: echo within, echo beyond, and whether it is off the rim."""
+def _walk(outlines: Sequence[Polygon], mask: Mask) -> NDArray[np.intp]:
+    """Counts (K, 5) along K outlines, at points about a cell apart.
+
+    Points; those with echo within; those off the rim; those off the rim with echo within; of these those with echo
+    beyond as well.
+    """
     h, w = mask.shape
-    x, y = outline[:, 0], outline[:, 1]
-    dx, dy = rolled(x) - x, rolled(y) - y
-    length = np.hypot(dx, dy)
+    start = np.concatenate(outlines)
+    along = np.concatenate([rolled(outline) for outline in outlines]) - start
+    length = np.hypot(along[:, 0], along[:, 1])
     counts = np.maximum(1, (length / _SPACING).astype(np.intp))
     ends = counts.cumsum()
-    which = np.arange(len(outline)).repeat(counts)
+    which = np.arange(len(start)).repeat(counts)
     share = (np.arange(len(which)) - (ends - counts - 0.5)[which]) / counts[which]
-    step = _STEP / np.maximum(length, 1e-9)
-    px, py = x[which] + dx[which] * share, y[which] + dy[which] * share
-    off_rim = (px > 1) & (py > 1) & (px < w - 1) & (py < h - 1)
-    across = _INWARD_OUTWARD * (dy * step)[which], _INWARD_OUTWARD * (dx * step)[which]
-    column = np.minimum(np.maximum(px + across[0], 0), w - 1).astype(np.intp)
-    row = np.minimum(np.maximum(py - across[1], 0), h - 1).astype(np.intp)
-    echo = mask[row, column]
-    return echo[0], echo[1], off_rim
+    point = start[which] + along[which] * share[:, None]
+    inward = (along * (_STEP / np.maximum(length, 1e-9))[:, None] * _TURN)[which, ::-1]
+    off_rim = ((point > 1) & (point < (w - 1, h - 1))).all(axis=1)
+    within, beyond = (_at(mask, point + inward), _at(mask, point - inward))
+    seen = within & off_rim
+    firsts = np.cumsum([0, *map(len, outlines[:-1])])
+    table = np.stack((np.ones_like(seen), within, off_rim, seen, seen & beyond), axis=1)
+    sums: NDArray[np.intp] = np.add.reduceat(table, (ends - counts)[firsts], axis=0, dtype=np.intp)
+    return sums
+
+
+def _at(mask: Mask, point: Polygon) -> Mask:
+    """The mask (h, w) at points (N, 2), those outside moved to its rim."""
+    h, w = mask.shape
+    column = np.minimum(np.maximum(point[:, 0], 0), w - 1).astype(np.intp)
+    row = np.minimum(np.maximum(point[:, 1], 0), h - 1).astype(np.intp)
+    found: Mask = mask[row, column]
+    return found

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from openus_data.cone.evidence import Evidence
 from openus_data.cone.fit import arc_fans, fans, inverted_fans, slabs, trace
 from openus_data.cone.parts import Parts, find_parts, groups
 from openus_data.cone.profile import Mask
-from openus_data.cone.score import Score, score
+from openus_data.cone.score import Score, scores
 from openus_data.cone.shape import Shape, Slab
 
 _LEVELS = (0, 2, 6, 12)
 _NEW_CELLS = 0.97
 _AREA_BONUS = 0.08
-_POOR, _GOOD, _VERY_GOOD, _EXCELLENT = 1.1, 1.25, 1.4, 1.5
+_POOR, _GOOD, _VERY_GOOD = 1.1, 1.25, 1.4
+EXCELLENT = 1.5
+"""Merit of a fit that no other can better by much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,21 +63,13 @@ def search(evidence: Evidence, allowed: Mask | None = None) -> Found | None:
 def search_mask(mask: Mask) -> Found | None:
     """The best shape for one mask; the dearer and rarer ones are tried only while nothing fits well."""
     traced = trace(mask)
-    best = _best(None, slabs(traced), mask)
-    if best is None or best.merit < _EXCELLENT:
-        best = _best(best, fans(traced), mask)
+    best = judge(slabs(traced), mask)
+    if best is None or best.merit < EXCELLENT:
+        best = _better(best, judge(fans(traced), mask))
     if best is None or best.merit < _GOOD:
-        best = _best(best, arc_fans(traced), mask)
+        best = _better(best, judge(arc_fans(traced), mask))
     if best is None or best.merit < _POOR:
-        best = _best(best, inverted_fans(mask), mask)
-    return best
-
-
-def _best(best: Found | None, shapes: Iterable[Shape], mask: Mask) -> Found | None:
-    for shape in shapes:
-        best = _better(best, judge(shape, mask))
-        if best is not None and best.merit > _EXCELLENT:
-            break
+        best = _better(best, judge(inverted_fans(mask), mask))
     return best
 
 
@@ -85,14 +79,15 @@ def _better(one: Found | None, other: Found | None) -> Found | None:
     return one if one.merit >= other.merit else other
 
 
-def judge(shape: Shape, mask: Mask) -> Found | None:
-    """A candidate with its merit; None where it has no area."""
-    outline = shape.outline()
-    if len(outline) < 3:
-        return None
-    points = score(outline, mask)
-    merit = points.total + _AREA_BONUS * math.log2(points.area / mask.size) + prior(shape)
-    return Found(shape=shape, score=points, merit=merit, mask=mask)
+def judge(shapes: Sequence[Shape], mask: Mask) -> Found | None:
+    """The best of some candidates, judged together; None where none has an area."""
+    drawn = [(shape, outline) for shape, outline in ((s, s.outline()) for s in shapes) if len(outline) >= 3]
+    best: Found | None = None
+    if drawn:
+        for (shape, _), points in zip(drawn, scores([outline for _, outline in drawn], mask), strict=True):
+            merit = points.total + _AREA_BONUS * math.log2(points.area / mask.size) + prior(shape)
+            best = _better(best, Found(shape=shape, score=points, merit=merit, mask=mask))
+    return best
 
 
 def prior(shape: Shape) -> float:
