@@ -206,7 +206,8 @@ def _seen(thumbs: Thumbnails, view: _View) -> Thumbnails:
 def _hashes(thumbs: Thumbnails) -> NDArray[np.uint8]:
     """(N, 32) bytes of thumbnails (N, 32, 32)."""
     waves = (_COSINES @ thumbs.astype(np.float64) @ _COSINES.T).reshape(len(thumbs), -1)  # below 2^53: exact
-    bits = waves > np.median(waves[:, 1:], axis=1, keepdims=True)
+    middle = (waves.shape[1] - 1) // 2
+    bits = waves > np.partition(waves[:, 1:], middle, axis=1)[:, middle, None]
     return np.packbits(bits, axis=1)
 
 

@@ -31,7 +31,7 @@ class Crop:
         cone: the scan area, in pixels of the frame.
         box: half-open box of the frame that is stored.
         panel: number of the panel in a frame that shows several, else 0.
-        inside: uint8 (H, W) of the box, 255 inside the scan area; None where nothing is blackened.
+        inside: uint8 (H, W) of the box, 1 inside the scan area, else 0; None where nothing is blackened.
         frame_px: pixels of the whole frame.
     """
 
@@ -49,7 +49,7 @@ class Crop:
     @property
     def inside_bool(self) -> NDArray[np.bool_] | None:
         """The scan area as bool (H, W) of the stored picture; None where it fills it."""
-        return None if self.inside is None else self.inside.astype(bool)
+        return None if self.inside is None else self.inside.view(np.bool_)
 
     @property
     def area_px(self) -> int:
@@ -91,11 +91,11 @@ def plan_crops(
 
 
 def _inside(part: Cone, box: Box, height: int, width: int) -> Pixels | None:
-    """The scan area within the box as 0 and 255, or None where it fills the box."""
+    """The scan area within the box as 0 and 1, or None where it fills the box."""
     if part.geometry == "full" and not part.panels:
         return None
-    mask = cones.raster(part, height, width)[box[1] : box[3], box[0] : box[2]]
-    return None if mask.all() else np.asarray(mask, dtype=np.uint8) * 255
+    mask = np.ascontiguousarray(cones.raster(part, height, width)[box[1] : box[3], box[0] : box[2]])
+    return None if mask.all() else mask.view(np.uint8)
 
 
 def cut(pixels: Pixels, crop: Crop) -> Pixels:

@@ -199,7 +199,7 @@ class SampleMaker:
         boxes = text.boxes
         cleaned = remove_text(picture, boxes)
         text_px = sum((b.box[2] - b.box[0]) * (b.box[3] - b.box[1]) for b in boxes)
-        quality = self.recipe.quality
+        quality, area_px = self.recipe.quality, crop.area_px
         report = judge(
             cleaned,
             crop.inside_bool,
@@ -208,8 +208,8 @@ class SampleMaker:
                 least_contrast=quality.least_contrast,
                 reject_saturated=quality.reject_saturated,
             ),
-            cone_part=crop.area_px / crop.frame_px,
-            text_part=text_px / max(1, crop.area_px),
+            cone_part=area_px / crop.frame_px,
+            text_part=text_px / max(1, area_px),
             is_cone_sure=crop.cone.confidence >= self.recipe.image.least_confidence,
             is_view_kept=view is not None or self.recipe.image.view == "scan",
         )
