@@ -103,7 +103,7 @@ def _check_storage(dataset: Any, options: Options) -> None:
         raise DecodeError("HDF5 data set points to other files", next_step="the file is left out")
     chunk_bytes = math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize
     if chunk_bytes > options.limits.inflated_bytes:
-        raise DecodeLimit("HDF5 chunk too large", expected=f"at most {options.limits.inflated_bytes} bytes")
+        raise DecodeLimit("HDF5 chunk too large", expected=f"at most {options.limits.inflated_bytes:,} bytes")
 
 
 def _extra(module: str, what: str) -> Any:

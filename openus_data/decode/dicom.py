@@ -20,12 +20,12 @@ from pydicom.pixels.processing import apply_color_lut
 
 from openus_data.decode import dicom_frames as frames
 from openus_data.decode import grey, jpeg
+from openus_data.decode.dicom_class import check_class
 from openus_data.decode.dicom_header import (
     ENHANCED_VOLUME,
     PLAIN,
     Header,
     Layout,
-    check_class,
     first_float,
     looks_like_dicom,
     read_header,
@@ -43,6 +43,10 @@ from openus_data.records import Media, Pixels
 
 TINT_EVERY = 8
 """JPEG clips are looked at for colour in one frame of so many; between two grey ones a frame is decoded as grey."""
+
+
+_WINDOW_REACH = 1 << 18
+"""A window beyond this shows nothing of 16-bit samples, so it is a mistake, or somebody's number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +217,9 @@ def _pieces(header: Header, layout: Layout) -> frames.FrameBytes:
     if header.syntax not in {*PLAIN, frames.JPEG_BASELINE, frames.JPEG_EXTENDED}:
         frames.codec_of(header.syntax)
     if is_plain != (header.syntax in PLAIN) and header.syntax:
-        raise DecodeError("DICOM pixel data is not packed as its transfer syntax says", got=header.syntax[:64])
+        raise DecodeError(
+            "DICOM pixel data is not packed as its transfer syntax says", got=frames.shown_syntax(header.syntax)
+        )
     return frames.plain_frames(header, layout) if is_plain else frames.encapsulated_frames(header, layout)
 
 
@@ -237,7 +243,7 @@ def _open_video(source: Source, header: Header, layout: Layout, limits: Limits) 
     media = stream_media(lambda: span.of(place.reopen().data, 0), syntax, limits=limits)
     if media.frame_count < layout.frames:
         raise DecodeError(
-            "DICOM holds fewer frames than it declares", expected=f"{layout.frames}", got=f"{media.frame_count}"
+            "DICOM holds fewer frames than it declares", expected=f"{layout.frames:,}", got=f"{media.frame_count:,}"
         )
     if (media.height_px, media.width_px) != (layout.rows, layout.columns):
         raise DecodeError("DICOM video disagrees with its header", expected=f"{layout.rows}x{layout.columns}")
@@ -254,14 +260,15 @@ def _notes(reader: _Reader) -> tuple[str, ...]:
 
 
 def _stored_bits(stored: NDArray[Any], layout: Layout) -> NDArray[Any]:
-    """Drop bits above those stored: overlays hide there."""
-    spare = layout.bits_allocated - layout.bits_stored
-    if spare == 0 or stored.dtype.itemsize * 8 != layout.bits_allocated:
+    """The bits that are stored, moved down to bit 0, and none beside them: overlays hide there."""
+    if layout.bits_allocated == layout.bits_stored or stored.dtype.itemsize * 8 != layout.bits_allocated:
         return stored
+    above = layout.bits_allocated - 1 - layout.high_bit
     if stored.dtype.kind == "i":
-        signed: NDArray[Any] = (stored << spare) >> spare
+        signed: NDArray[Any] = (stored << above) >> (layout.bits_allocated - layout.bits_stored)
         return signed
-    low_bits: NDArray[Any] = stored & stored.dtype.type((1 << layout.bits_stored) - 1)
+    down = layout.high_bit + 1 - layout.bits_stored
+    low_bits: NDArray[Any] = (stored >> down) & stored.dtype.type((1 << layout.bits_stored) - 1)
     return low_bits
 
 
@@ -295,6 +302,8 @@ def _window(dataset: Dataset) -> Tone | None:
     if slope <= 0:
         return None
     low, high = centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
+    if max(abs(low), abs(high), abs(intercept)) > _WINDOW_REACH:
+        return None
     return Tone(low=(low - intercept) / slope, high=(high - intercept) / slope, note=f"window {centre:g} {width:g}")
 
 

@@ -6,6 +6,7 @@ tables may lie, and each transfer syntax has one codec in `CODECS`.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from openjpeg.utils import decode as decode_openjpeg
 
 from openus_data.decode import jpeg, packbits
 from openus_data.decode.dicom_header import Header, Layout
-from openus_data.decode.limits import Limits, check_frame
+from openus_data.decode.limits import Limits, amount, check_frame
 from openus_data.decode.source import guard
 from openus_data.errors import DecodeError, UnsupportedFormat
 
@@ -33,6 +34,7 @@ JPEG_2000 = {_JPEG_FAMILY + tail for tail in ("90", "91", "201", "202", "203")}
 VIDEO = {_JPEG_FAMILY + str(number): "mpegvideo" for number in (100, 101)}
 VIDEO |= {_JPEG_FAMILY + str(number): "h264" for number in range(102, 107)}
 VIDEO |= {_JPEG_FAMILY + str(number): "hevc" for number in (107, 108)}
+_SHORT_UID = 32
 _STARTS = (b"\xff\xd8", b"\xff\x4f", b"\0\0\0\x0cjP  ")
 
 
@@ -66,8 +68,8 @@ def plain_frames(header: Header, layout: Layout) -> FrameBytes:
     if there < size * layout.frames:
         raise DecodeError(
             "DICOM pixel data shorter than declared",
-            expected=f"{layout.frames} frames of {size} bytes",
-            got=f"{there} bytes",
+            expected=f"{layout.frames:,} frames of {size:,} bytes",
+            got=f"{there:,} bytes",
             next_step="fetch the file again",
         )
     leftover = there - size * layout.frames
@@ -121,8 +123,8 @@ def encapsulated_frames(header: Header, layout: Layout) -> FrameBytes:
     if len(groups) < layout.frames:
         raise DecodeError(
             "DICOM holds fewer frames than it declares",
-            expected=f"{layout.frames} frames",
-            got=f"{len(groups)}",
+            expected=f"{layout.frames:,} frames",
+            got=f"{len(groups):,}",
             next_step="fetch the file again",
         )
     notes = ("frames beyond the declared number dropped",) if len(groups) > layout.frames else ()
@@ -180,7 +182,7 @@ def unpack_rle(raw: bytes, layout: Layout) -> NDArray[Any]:
         raise DecodeError("RLE frame cut short")
     count, *offsets = struct.unpack_from("<16I", raw)
     if count != wanted or any(offset < 64 or offset > len(raw) for offset in offsets[:count]):
-        raise DecodeError("RLE frame is damaged", expected=f"{wanted} segments", got=str(count))
+        raise DecodeError("RLE frame is damaged", expected=f"{wanted} segments", got=amount(count))
     ends = [*offsets[1:count], len(raw)]
     planes = [
         packbits.unpack(raw[start:end], layout.rows, layout.columns)
@@ -259,6 +261,14 @@ def jpeg_header(raw: bytes, layout: Layout, limits: Limits) -> tuple[bytes, jpeg
     return stream, header
 
 
+def shown_syntax(syntax: str) -> str:
+    """A transfer syntax for a message: by its UID, unless that is none or could be somebody's number."""
+    if not re.fullmatch(r"[0-9.]{1,64}", syntax):
+        return "an invalid UID"
+    is_short = len(syntax) <= _SHORT_UID and not re.search(r"\d{7}", syntax)
+    return syntax if is_short else "a private UID"
+
+
 Codec = Callable[[bytes, Layout, Limits], tuple[NDArray[Any], bool]]
 """Bytes of a frame -> (samples as stored, whether colour is RGB already)."""
 
@@ -279,7 +289,7 @@ def codec_of(syntax: str) -> Codec:
         return lambda raw, _layout, _limits: (unpack_with_ffmpeg(raw, "mjpeg", "lossless JPEG"), False)
     raise UnsupportedFormat(
         "DICOM transfer syntax that is not read",
-        got=syntax if set(syntax) <= set("0123456789.") and len(syntax) <= 64 else "an invalid UID",
+        got=shown_syntax(syntax),
         next_step="convert the file, for example with dcmdjpeg or gdcmconv",
     )
 

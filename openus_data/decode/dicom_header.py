@@ -12,17 +12,15 @@ import math
 import re
 import struct
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pydicom import Dataset
-from pydicom.config import IGNORE
 from pydicom.filereader import read_dataset
-from pydicom.uid import UID
 
 from openus_data.decode.limits import Limits, check_frame, check_frames
 from openus_data.decode.source import guard
-from openus_data.errors import DecodeError, DecodeLimit, NotUltrasound, UnsupportedFormat
+from openus_data.errors import DecodeError, DecodeLimit, UnsupportedFormat
 from openus_data.records import Region
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)  # its messages quote values of the header
@@ -31,17 +29,15 @@ IMPLICIT, EXPLICIT, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 PLAIN = {IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN, ""}
 _PIXEL_GROUP = 0x7FE00000
-_US_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.3",  # retired multi-frame
-    "1.2.840.10008.5.1.4.1.1.3.1",
-    "1.2.840.10008.5.1.4.1.1.6",  # retired single frame
-    "1.2.840.10008.5.1.4.1.1.6.1",
-    "1.2.840.10008.5.1.4.1.1.6.2",  # Enhanced US Volume
-}
 ENHANCED_VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"
 _INFLATE_BYTES = 1 << 20
-_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"  # secondary capture and its multi-frame kin
-_US_MODALITIES = {"US", "IVUS", "OT", ""}
+_PHOTOMETRICS = {
+    1: {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"},
+    3: {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT"},
+}
+"""By samples per pixel (PS3.3 C.7.6.3.1.2)."""
+_PACKED_ONLY = {"YBR_PARTIAL_420", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT"}
+"""Colours that only a compressed stream can hold."""
 _VR = re.compile(rb"[A-Z]{2}")
 _LONG_VR = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 
@@ -87,6 +83,7 @@ class Layout:
     frames: int
     bits_allocated: int
     bits_stored: int
+    high_bit: int
     is_signed: bool
     planar: int
     photometric: str
@@ -187,7 +184,7 @@ def _inflate(deflated: bytes, limits: Limits) -> bytes:
             if size > limits.inflated_bytes:
                 raise DecodeLimit(
                     "deflated DICOM data set inflates too far",
-                    expected=f"at most {limits.inflated_bytes} bytes (limit inflated_bytes)",
+                    expected=f"at most {limits.inflated_bytes:,} bytes (limit inflated_bytes)",
                 )
         if not counter.eof:
             raise DecodeError("deflated DICOM data set cut short", next_step="fetch the file again")
@@ -243,35 +240,6 @@ def _size(body: Any) -> int:
     return body.getbuffer().nbytes if isinstance(body, io.BytesIO) else len(body)
 
 
-def check_class(dataset: Dataset) -> None:
-    """Refuse objects that are not ultrasound pictures, by class.
-
-    Ultrasound classes pass; secondary captures pass unless their modality is another; without a class, the modality
-    decides.
-
-    Raises:
-        NotUltrasound: naming the class.
-    """
-    uid = text_of(dataset, "SOPClassUID")
-    modality = text_of(dataset, "Modality").upper()
-    if uid in _US_CLASSES:
-        return
-    is_capture = uid == _CAPTURES or uid.startswith(_CAPTURES + ".")
-    if (is_capture or not uid) and modality in _US_MODALITIES:
-        if "Rows" in dataset or is_capture or "SOPInstanceUID" in dataset:
-            return
-        raise NotUltrasound("not an ultrasound picture", expected="an image", got=_directory_or_nothing(dataset))
-    unknown = "a private class" if uid else "an object without a class"
-    registered = UID(uid, validation_mode=IGNORE)
-    name = registered.name if registered.type else unknown
-    got = f"{name}, modality {modality}" if is_capture and modality.isalnum() and len(modality) < 8 else name
-    raise NotUltrasound("not an ultrasound picture", expected="an Ultrasound Image or Multi-frame object", got=got)
-
-
-def _directory_or_nothing(dataset: Dataset) -> str:
-    return "Media Storage Directory Storage" if "DirectoryRecordSequence" in dataset else "a data set without an image"
-
-
 def text_of(dataset: Dataset, keyword: str) -> str:
     """An attribute as text, empty where it is absent; whatever pydicom thinks of it is not said."""
     with guard("DICOM header is damaged"):
@@ -289,16 +257,18 @@ def read_layout(header: Header, *, limits: Limits) -> Layout:
     dataset = header.dataset
     if header.pixels_at is None:
         raise DecodeError("DICOM object without pixel data", next_step="the file is left out")
+    bits_stored = _number(dataset, "BitsStored", _number(dataset, "BitsAllocated", 8))
     layout = Layout(
         rows=_number(dataset, "Rows"),
         columns=_number(dataset, "Columns"),
         samples=_number(dataset, "SamplesPerPixel", 1),
         frames=max(_number(dataset, "NumberOfFrames", 1), 1),
         bits_allocated=_number(dataset, "BitsAllocated", 8),
-        bits_stored=_number(dataset, "BitsStored", _number(dataset, "BitsAllocated", 8)),
+        bits_stored=bits_stored,
+        high_bit=_number(dataset, "HighBit", bits_stored - 1),
         is_signed=_number(dataset, "PixelRepresentation", 0) == 1,
         planar=_number(dataset, "PlanarConfiguration", 0),
-        photometric=text_of(dataset, "PhotometricInterpretation").upper() or "MONOCHROME2",
+        photometric=text_of(dataset, "PhotometricInterpretation").upper(),
     )
     if layout.samples not in (1, 3) or layout.bits_allocated not in (8, 16):
         raise UnsupportedFormat(
@@ -306,8 +276,17 @@ def read_layout(header: Header, *, limits: Limits) -> Layout:
             expected="1 or 3 samples of 8 or 16 bits",
             got=f"{layout.samples} of {layout.bits_allocated}",
         )
-    if not 1 <= layout.bits_stored <= layout.bits_allocated:
-        raise DecodeError("DICOM header contradicts itself", got=f"{layout.bits_stored} bits stored")
+    if not 1 <= layout.bits_stored <= layout.high_bit + 1 <= layout.bits_allocated:
+        got = f"{layout.bits_stored} bits stored up to bit {layout.high_bit} of {layout.bits_allocated}"
+        raise DecodeError("DICOM header contradicts itself", got=got)
+    if layout.samples == 3 and layout.planar not in (0, 1):
+        raise DecodeError("DICOM header contradicts itself", got=f"planar configuration {layout.planar}")
+    if not layout.photometric:
+        layout = replace(layout, photometric="RGB" if layout.samples == 3 else "MONOCHROME2")
+    elif layout.photometric not in _PHOTOMETRICS[layout.samples] - (_PACKED_ONLY if header.pixels_bytes else set()):
+        raise UnsupportedFormat(
+            "DICOM colours of a kind that is not read", expected=", ".join(sorted(_PHOTOMETRICS[layout.samples]))
+        )
     bytes_each = layout.bits_allocated // 8
     check_frame(layout.rows, layout.columns, samples=layout.samples, bytes_per_sample=bytes_each, limits=limits)
     check_frames(layout.frames, layout.rows, layout.columns, limits=limits)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from openus_data.errors import DecodeError, DecodeLimit
 
+_EXACT = 1_000_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -31,6 +33,14 @@ class Limits:
     volume_bytes: int = 1 << 33
 
 
+def amount(number: int) -> str:
+    """A number of a file's header for a message: exact up to a million, else its size alone.
+
+    A header may hold a record number or a birth date where a size should be, and a message must not repeat it.
+    """
+    return f"{number:,}" if abs(number) < _EXACT else f"a number of {len(str(abs(number)))} digits"
+
+
 def check_frame(height: int, width: int, *, samples: int = 1, bytes_per_sample: int = 1, limits: Limits) -> None:
     """Refuse a frame of no size, or of more pixels or bytes than the limits allow.
 
@@ -39,20 +49,22 @@ def check_frame(height: int, width: int, *, samples: int = 1, bytes_per_sample: 
         DecodeLimit: the declared size is beyond the bound.
     """
     if height < 1 or width < 1:
-        raise DecodeError("a picture of no size", expected="height and width of at least 1", got=f"{height}x{width}")
+        raise DecodeError(
+            "a picture of no size", expected="height and width of at least 1", got=f"{amount(height)}x{amount(width)}"
+        )
     if height * width > limits.frame_pixels:
         raise DecodeLimit(
             "declared picture too large",
-            expected=f"at most {limits.frame_pixels} pixels (limit frame_pixels)",
-            got=f"{height}x{width}",
+            expected=f"at most {limits.frame_pixels:,} pixels (limit frame_pixels)",
+            got=f"{amount(height)}x{amount(width)}",
             next_step="if the picture is real, raise the limit",
         )
     size_bytes = height * width * max(samples, 1) * max(bytes_per_sample, 1)
     if size_bytes > limits.frame_bytes:
         raise DecodeLimit(
             "declared frame too large",
-            expected=f"at most {limits.frame_bytes} bytes (limit frame_bytes)",
-            got=f"{size_bytes}",
+            expected=f"at most {limits.frame_bytes:,} bytes (limit frame_bytes)",
+            got=amount(size_bytes),
             next_step="if the picture is real, raise the limit",
         )
 
@@ -65,18 +77,20 @@ def check_frames(count: int, height: int, width: int, *, limits: Limits) -> None
         DecodeLimit: the declared number is beyond the bound.
     """
     if count < 1:
-        raise DecodeError("no frames", expected="at least one frame", got=str(count), next_step="the file is left out")
+        raise DecodeError(
+            "no frames", expected="at least one frame", got=amount(count), next_step="the file is left out"
+        )
     if count > limits.frames:
         raise DecodeLimit(
             "too many frames declared",
-            expected=f"at most {limits.frames} (limit frames)",
-            got=str(count),
+            expected=f"at most {limits.frames:,} (limit frames)",
+            got=amount(count),
             next_step="if the clip is real, raise the limit",
         )
     if count * height * width > limits.total_pixels:
         raise DecodeLimit(
             "too many pixels declared",
-            expected=f"at most {limits.total_pixels} in all frames (limit total_pixels)",
-            got=f"{count} frames of {height}x{width}",
+            expected=f"at most {limits.total_pixels:,} in all frames (limit total_pixels)",
+            got=f"{amount(count)} frames of {amount(height)}x{amount(width)}",
             next_step="if the clip is real, raise the limit",
         )

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from openus_data.decode.limits import amount
 from openus_data.decode.source import Decoder, Options, Source
 from openus_data.decode.volume import (
     Inflater,
@@ -151,7 +152,9 @@ def _parse(head: bytes, place: int, order: str) -> _Array | None:
         start=None,
     )
     if min(lengths) < 0 or array.size * array.dtype.itemsize != length:
-        raise DecodeError("MATLAB array contradicts itself", expected=f"{array.size} samples", got=f"{length} bytes")
+        raise DecodeError(
+            "MATLAB array contradicts itself", expected=f"{amount(array.size)} samples", got=f"{amount(length)} bytes"
+        )
     return array
 
 

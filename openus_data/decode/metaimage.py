@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from openus_data.decode.beside import open_beside
+from openus_data.decode.limits import amount
 from openus_data.decode.source import Decoder, Options, Source
 from openus_data.decode.volume import (
     check_deflated,
@@ -53,7 +54,7 @@ def decode_metaimage(source: Source, options: Options) -> Media:
         raise DecodeError("MetaImage header contradicts itself", expected="DimSize of NDims numbers")
     channels = (_integers(keys, "ElementNumberOfChannels") or (1,))[0]
     if channels not in (1, 3, 4):
-        raise UnsupportedFormat("MetaImage of a kind that is not read", got=f"{channels} channels")
+        raise UnsupportedFormat("MetaImage of a kind that is not read", got=f"{amount(channels)} channels")
     shape = shape_of(axes, np.dtype(order + name), limits=options.limits, samples=channels)
     data = source if keys["ElementDataFile"] == "LOCAL" else open_beside(source, keys["ElementDataFile"])
     start = start if data is source else 0

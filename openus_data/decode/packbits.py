@@ -49,5 +49,5 @@ def unpack(packed: bytes, height: int, width: int) -> NDArray[np.uint8]:
     with guard("RLE frame is damaged"):
         plane: NDArray[Any] | None = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
     if plane is None or plane.shape != (height, width):
-        raise DecodeError("RLE frame cut short or damaged", expected=f"{height * width} bytes a plane")
+        raise DecodeError("RLE frame cut short or damaged", expected=f"{height * width:,} bytes a plane")
     return plane

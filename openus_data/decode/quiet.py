@@ -2,7 +2,7 @@
 
 libpng and its like write to C's `stderr` stream. For the time of a call the stream variable points to the null device;
 Python's own `sys.stderr` (progress bars, logs) does not go through it and is not touched. Where the system has no such
-variable nothing happens.
+variable nothing happens. OpenCV writes to a log of its own, which is switched off here once and for all.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+
+import cv2
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 class _Stream:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openus_data.decode import exif, grey, jpeg, tiff
-from openus_data.decode.limits import Limits, check_frame
+from openus_data.decode.limits import Limits, amount, check_frame
 from openus_data.decode.source import Decoder, Options, Source, guard, pick
 from openus_data.decode.tone import KEEP, find_tone
 from openus_data.errors import DecodeError, UnsupportedFormat
@@ -110,7 +110,7 @@ def decode_bmp(source: Source, options: Options) -> Media:
     check_frame(height, width, samples=4, limits=options.limits)
     needed = start + height * ((width * bits + 31) // 32 * 4)
     if packing in _BMP_PLAIN and needed > source.size:
-        raise DecodeError("BMP cut short", expected=f"{needed} bytes", got=str(source.size))
+        raise DecodeError("BMP cut short", expected=f"{amount(needed)} bytes", got=f"{source.size:,}")
     return _finish(_imdecode(source.data[:], "BMP is damaged or cut short"), 1)
 
 
@@ -149,6 +149,7 @@ def decode_tiff(source: Source, options: Options) -> Media:
     """Read the first page of a TIFF."""
     data = source.data[:]
     page = tiff.read_page(data, limits=options.limits)
+    tiff.check_packing(data, page)
     upright = data if page.orientation == 1 else tiff.without_orientation(data)
     samples = _imdecode(upright, "TIFF is damaged or of a kind that is not read")
     if samples.shape[:2] != (page.height, page.width):

@@ -1,11 +1,20 @@
-"""The first page of a TIFF, described before it is decoded: its size, and that its strips lie inside the file."""
+"""The first page of a TIFF, described and verified before it is decoded: its size, its strips, their packing.
+
+OpenCV gives a picture for damaged strips too, with what it could unpack; so packed strips are unpacked here first, by
+readers that refuse: zlib with its checksum, and ffmpeg for LZW and PackBits, which have none.
+"""
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, field
+from fractions import Fraction
 
-from openus_data.decode.limits import Limits, check_frame
+import av
+
+from openus_data.decode.limits import Limits, amount, check_frame
+from openus_data.decode.source import guard
 from openus_data.errors import DecodeError, UnsupportedFormat
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
@@ -14,7 +23,10 @@ _MAX_ENTRIES = 4096
 _MAX_VALUES = 1 << 22
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 256, 257, 258, 262, 274, 277
 _COMPRESSION, _STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES = 259, 273, 279, 324, 325
+_FILL_ORDER = 266
 WHITE_IS_ZERO, CMYK = 0, 5
+_PLAIN, _CCITT, _DEFLATE, _UNSUMMED = {1}, {2, 3, 4}, {8, 32946}, {5, 32773}
+_INFLATE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +40,9 @@ class TiffPage:
         photometric: 0 white is zero, 1 black is zero, 2 RGB, 3 palette, 5 CMYK, 6 YCbCr.
         orientation: 1 to 8.
         more_pages: whether another page follows; it is not read.
+        compression: as the tag says (TIFF 6.0, tag 259).
+        strips: (start, end) of each strip or tile.
+        is_reversed: bits of every byte are stored in reverse.
     """
 
     height: int
@@ -37,6 +52,14 @@ class TiffPage:
     photometric: int
     orientation: int
     more_pages: bool
+    compression: int
+    strips: tuple[tuple[int, int], ...] = field(repr=False)
+    is_reversed: bool
+
+    @property
+    def plain_bytes(self) -> int:
+        """Bytes of the page without compression."""
+        return self.height * ((self.width * self.samples * self.bits + 7) // 8)
 
 
 def read_page(data: bytes, *, limits: Limits) -> TiffPage:
@@ -63,10 +86,57 @@ def read_page(data: bytes, *, limits: Limits) -> TiffPage:
         photometric=_one(tags, _PHOTOMETRIC, 1),
         orientation=_one(tags, _ORIENTATION, 1),
         more_pages=following != 0,
+        compression=_one(tags, _COMPRESSION, 1),
+        strips=_strips(tags),
+        is_reversed=_one(tags, _FILL_ORDER, 1) == 2,
     )
     check_frame(page.height, page.width, samples=page.samples, bytes_per_sample=(bits + 7) // 8, limits=limits)
-    _check_strips(tags, len(data), page)
+    _check_strips(len(data), page)
     return page
+
+
+def check_packing(data: bytes, page: TiffPage) -> None:
+    """Unpack every packed strip once, and refuse what is damaged.
+
+    Raises:
+        DecodeError: damaged, or more than the page can hold.
+        UnsupportedFormat: a packing that nothing here can verify.
+    """
+    if page.compression in _DEFLATE and not page.is_reversed:
+        for start, end in page.strips:
+            _inflate(data[start:end], page.plain_bytes)
+    elif page.compression in _UNSUMMED:
+        _unpack_with_ffmpeg(data)
+    elif page.compression not in _PLAIN | _CCITT:
+        got = f"compression {page.compression}"
+        raise UnsupportedFormat("TIFF packed in a way that is not read", got=got, next_step="convert it to PNG")
+
+
+def _inflate(packed: bytes, most: int) -> None:
+    worker, held, size = zlib.decompressobj(), packed, 0
+    with guard("TIFF strip is damaged"):
+        while held and not worker.eof:
+            size += len(worker.decompress(held, _INFLATE_BYTES))
+            held = worker.unconsumed_tail
+            if size > most + _INFLATE_BYTES:
+                raise DecodeError("TIFF strip holds more than the page", expected=f"at most {amount(most)} bytes")
+    if not worker.eof:
+        raise DecodeError("TIFF strip cut short", next_step="fetch the file again")
+
+
+def _unpack_with_ffmpeg(data: bytes) -> None:
+    with guard("TIFF strip is damaged"):
+        context = av.CodecContext.create("tiff", "r")
+        context.thread_count = 1
+        context.options = {"err_detect": "explode"}
+        packet = av.Packet(data)
+        packet.time_base = Fraction(1, 1)
+        try:
+            frames = [*context.decode(packet), *context.decode(None)]
+        except av.error.PatchWelcomeError:  # a layout that ffmpeg does not know: nothing is known against it
+            return
+    if not frames:
+        raise DecodeError("TIFF strip is damaged", next_step="fetch the file again")
 
 
 def without_orientation(data: bytes) -> bytes:
@@ -102,14 +172,23 @@ def _one(tags: dict[int, tuple[int, ...]], tag: int, default: int) -> int:
     return values[0] if values else default
 
 
-def _check_strips(tags: dict[int, tuple[int, ...]], size: int, page: TiffPage) -> None:
-    """Refuse pixel data that is absent, lies outside the file, or is too short where it is not compressed."""
+def _strips(tags: dict[int, tuple[int, ...]]) -> tuple[tuple[int, int], ...]:
+    """Start and end of every strip or tile; none where the two lists do not agree."""
     offsets = tags.get(_STRIPS) or tags.get(_TILES) or ()
     counts = tags.get(_STRIP_BYTES) or tags.get(_TILE_BYTES) or ()
-    if not offsets or len(offsets) != len(counts):
+    if len(offsets) != len(counts):
+        return ()
+    return tuple((offset, offset + count) for offset, count in zip(offsets, counts, strict=True))
+
+
+def _check_strips(size: int, page: TiffPage) -> None:
+    """Refuse pixel data that is absent, lies outside the file, or is too short where it is not compressed."""
+    if not page.strips:
         raise DecodeError("TIFF without pixel data", next_step="fetch the file again")
-    if any(offset + count > size for offset, count in zip(offsets, counts, strict=True)):
+    if any(end > size for _, end in page.strips):
         raise DecodeError("TIFF cut short", expected="strips inside the file", next_step="fetch the file again")
-    needed = page.height * ((page.width * page.samples * page.bits + 7) // 8)
-    if _one(tags, _COMPRESSION, 1) == 1 and sum(counts) < needed:
-        raise DecodeError("TIFF holds less than it declares", expected=f"{needed} bytes", got=str(sum(counts)))
+    there = sum(end - start for start, end in page.strips)
+    if page.compression in _PLAIN and there < page.plain_bytes:
+        raise DecodeError(
+            "TIFF holds less than it declares", expected=f"{amount(page.plain_bytes)} bytes", got=amount(there)
+        )

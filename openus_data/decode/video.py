@@ -19,7 +19,7 @@ import numpy as np
 from av.container import InputContainer
 
 from openus_data.decode import grey
-from openus_data.decode.limits import Limits, check_frame, check_frames
+from openus_data.decode.limits import Limits, amount, check_frame, check_frames
 from openus_data.decode.source import Decoder, Options, Source, guard, pick
 from openus_data.errors import DecodeError, UnsupportedFormat
 from openus_data.records import Media, Pixels
@@ -148,7 +148,9 @@ def _frames(
                 pixels = _pixels(frame)
             yield index, pixels
     if done < last:
-        raise DecodeError("clip ends early", expected=f"{count} frames", got=f"{done + 1}", next_step="fetch it again")
+        raise DecodeError(
+            "clip ends early", expected=f"{count:,} frames", got=f"{done + 1:,}", next_step="fetch it again"
+        )
 
 
 def _decoded(
@@ -216,7 +218,7 @@ def decode_matroska(source: Source, options: Options) -> Media:
 def _check_riff(source: Source) -> None:
     (declared,) = struct.unpack_from("<I", source.head, 4)
     if declared + 8 > source.size:
-        raise DecodeError("AVI cut short", expected=f"{declared + 8} bytes", got=f"{source.size}")
+        raise DecodeError("AVI cut short", expected=f"{amount(declared + 8)} bytes", got=f"{source.size:,}")
 
 
 def _check_boxes(source: Source) -> None:
@@ -243,7 +245,7 @@ def _check_segment(source: Source) -> None:
         raise DecodeError("Matroska cut short or damaged", expected="a segment", next_step="fetch the file again")
     declared, start = _ebml_number(head, segment + 4)
     if declared != _UNKNOWN and start + declared > source.size:
-        raise DecodeError("Matroska cut short", expected=f"{start + declared} bytes", got=str(source.size))
+        raise DecodeError("Matroska cut short", expected=f"{amount(start + declared)} bytes", got=f"{source.size:,}")
 
 
 def _ebml_number(head: bytes, place: int) -> tuple[int, int]:

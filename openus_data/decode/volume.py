@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openus_data.decode import grey
-from openus_data.decode.limits import Limits, check_frame, check_frames
+from openus_data.decode.limits import Limits, amount, check_frame, check_frames
 from openus_data.decode.source import Source, guard, pick
 from openus_data.decode.tone import KEEP, find_tone
 from openus_data.errors import DecodeError, DecodeLimit, UnsupportedFormat
@@ -102,8 +102,8 @@ def shape_of(
     if count * shape.slice_bytes > limits.volume_bytes:
         raise DecodeLimit(
             "declared array too large",
-            expected=f"at most {limits.volume_bytes} bytes (limit volume_bytes)",
-            got=str(count * shape.slice_bytes),
+            expected=f"at most {limits.volume_bytes:,} bytes (limit volume_bytes)",
+            got=amount(count * shape.slice_bytes),
         )
     return shape
 

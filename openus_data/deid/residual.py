@@ -49,6 +49,10 @@ SHAPES: Final[Mapping[str, re.Pattern[str]]] = {
 """Columns of keyed ids: their whole value must have this shape, and is then not looked at further."""
 
 
+_OWN_UID: Final = re.compile(r"transfer syntax [a-z ]+; got (?!\S*\d{7})[0-9.]{1,32}(?=;|$)")
+"""A transfer syntax that a decoder names by its UID, in the detail of a reject: too short to be an instance's."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """Text that should not be there.
@@ -91,6 +95,8 @@ def scan_row(row: Mapping[str, object], *, words: frozenset[str] = frozenset()) 
                 yield Finding(place=column, kind="shape", shape=_shape(value))
         elif column == "labels" and isinstance(value, str):
             yield from _scan_labels(value, words)
+        elif column == "detail" and isinstance(value, str):
+            yield from scan_text(_OWN_UID.sub("transfer syntax", value), place=column, words=words)
         else:
             yield from scan_json(value, place=column, words=words)
 

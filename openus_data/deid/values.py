@@ -24,9 +24,7 @@ MAX_AGE_YEARS: Final = 90
 """Ages above 89 form one group (45 CFR 164.514(b)(2)(i)(C))."""
 
 _DIGIT_RUN = re.compile(r"\d{6,}")  # serial numbers, record numbers and dates; model names have at most five digits
-_SPACED_DIGITS = re.compile(
-    r"(?<![A-Za-z0-9])\d(?:[ ._/-]?\d){6,}"
-)  # a telephone, insurance or record number in groups
+_SPACED_DIGITS = re.compile(r"(?<![A-Za-z0-9])\d(?:[ ._/-]?\d){6,}")
 _DATE = re.compile(
     r"\d{4}[-./ ]\d{1,2}[-./ ]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4}|(?<!\d)\d{1,2}([-./])\d{1,2}\1\d{2}(?!\d)"
 )

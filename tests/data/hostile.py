@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -157,6 +158,8 @@ def good_files() -> dict[str, bytes]:
         "grey.bmp": pil(grey, "BMP"),
         "lzw.tif": pil(rgb, "TIFF", compression="tiff_lzw"),
         "plain.tif": pil(grey, "TIFF"),
+        "deflated.tif": pil(grey, "TIFF", compression="tiff_adobe_deflate"),
+        "packbits.tif": pil(grey, "TIFF", compression="packbits"),
         "colour.webp": pil(rgb, "WEBP", lossless=True),
         "plain.dcm": dicom(dataset(rgb)),
         "clip.dcm": dicom(dataset(np.stack(clip), frames=4)),
@@ -240,16 +243,42 @@ def _hostile_rasters(grey: Array) -> Iterator[tuple[str, bytes]]:
     struct.pack_into("<ii", bmp, 18, 60000, 60000)
     yield "bomb.bmp", bytes(bmp)
     tif = pil(grey, "TIFF")
-    place = struct.unpack_from("<I", tif, 4)[0]
-    loop = bytearray(tif)
-    entries = struct.unpack_from("<H", tif, place)[0]
-    for at in range(place + 2, place + 2 + 12 * entries, 12):
-        if struct.unpack_from("<H", tif, at)[0] in (256, 257):
-            struct.pack_into("<HI", loop, at + 2, 4, 1)
-            struct.pack_into("<I", loop, at + 8, 60000)
-    yield "bomb.tif", bytes(loop)
+    yield "bomb.tif", with_tags(tif, {256: 60000, 257: 60000})
     yield "no_page.tif", tif[:4] + struct.pack("<I", len(tif) + 10) + tif[8:]
     yield "big.tif", b"II+\0\x08\0\0\0" + bytes(64)
+    yield from _hostile_tiffs(grey)
+    for name, at, value in (("lowest.bmp", 22, -(2**31)), ("colours.bmp", 46, 2**31 - 1), ("packing.bmp", 30, 99)):
+        bmp = bytearray(pil(grey, "BMP"))
+        struct.pack_into("<i", bmp, at, value)
+        yield name, bytes(bmp)
+
+
+def _hostile_tiffs(grey: Array) -> Iterator[tuple[str, bytes]]:
+    """Damaged strips, for which OpenCV gives a picture all the same; and tags that lie."""
+    for name in ("tiff_lzw", "tiff_adobe_deflate"):
+        whole = bytearray(pil(grey, "TIFF", compression=name))
+        middle = len(whole) // 2
+        whole[middle : middle + 64] = bytes(range(7, 71))
+        yield f"damaged_{name}.tif", bytes(whole)
+    packed, plain, bomb = (
+        pil(grey, "TIFF", compression="tiff_adobe_deflate"),
+        pil(grey, "TIFF"),
+        zlib.compress(bytes(100 << 20), 9),
+    )
+    yield "strip_bomb.tif", with_tags(packed, {273: len(packed), 279: len(bomb)}) + bomb
+    yield "short_strip.tif", with_tags(plain, {279: 100})
+    yield "jpeg.tif", pil(grey, "TIFF", compression="jpeg")
+
+
+def with_tags(tif: bytes, values: dict[int, int]) -> bytes:
+    """A little-endian TIFF whose first page has other values for tags of one number."""
+    changed = bytearray(tif)
+    place = struct.unpack_from("<I", tif, 4)[0]
+    for at in range(place + 2, place + 2 + 12 * struct.unpack_from("<H", tif, place)[0], 12):
+        tag = struct.unpack_from("<H", tif, at)[0]
+        if tag in values:
+            struct.pack_into("<HII", changed, at + 2, 4, 1, values[tag])
+    return bytes(changed)
 
 
 def _hostile_dicom(grey: Array) -> Iterator[tuple[str, bytes]]:
@@ -265,6 +294,15 @@ def _hostile_dicom(grey: Array) -> Iterator[tuple[str, bytes]]:
     yield "not_a_jpeg.dcm", encapsulated([b"not a jpeg at all"], grey, JPEG_BASELINE)
     yield "size_lie.dcm", encapsulated([jpeg(speckle(40, 40))], grey, JPEG_BASELINE)
     yield "bits_lie.dcm", dicom(dataset(grey, BitsStored=12))
+    yield "high_bit.dcm", dicom(dataset(grey, HighBit=3))
+    yield "planar.dcm", dicom(dataset(speckle(colour=True), PlanarConfiguration=9))
+    for name, colours in (("words", SECRET), ("argb", "ARGB"), ("wavelet", "YBR_ICT")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield f"colours_{name}.dcm", dicom(dataset(speckle(colour=True), PhotometricInterpretation=colours))
+    yield "private_syntax.dcm", encapsulated([b"\xff\xd8abcd"], grey, "1.2.3.19610307.4711")
+    capture = "1.2.840.10008.5.1.4.1.1.7"
+    yield "capture.dcm", dicom(dataset(grey, SOPClassUID=capture, Modality="SECRETX"))
     for name, uid in (("sr", "1.2.840.10008.5.1.4.1.1.88.11"), ("ct", "1.2.840.10008.5.1.4.1.1.2")):
         made = dataset(grey, SOPClassUID=uid, Modality=name.upper())
         yield f"{name}.dcm", dicom(made)
@@ -284,6 +322,9 @@ def _hostile_videos() -> Iterator[tuple[str, bytes]]:
     yield "no_index.mp4", struct.pack(">I4s", 16, b"ftyp") + b"isom\0\0\0\0" + struct.pack(">I4s", 8, b"mdat")
     whole = video([speckle(seed=seed) for seed in range(4)])
     yield "no_frames.mp4", _without_frames(whole)
+    for name, table in (("sizes.mp4", b"stsz"), ("times.mp4", b"stts")):
+        at = whole.index(table) + (12 if table == b"stsz" else 8)
+        yield name, whole[:at] + b"\x7f\xff\xff\xff" + whole[at + 4 :]
     avi = bytearray(video([speckle()] * 3, "avi", "mjpeg"))
     yield "cut.avi", bytes(avi[: len(avi) * 2 // 3])
     yield "head.mkv", video([speckle()] * 2, "matroska")[:60]

@@ -56,6 +56,15 @@ def test_a_word_of_the_source_header_is_found() -> None:
     assert [f.kind for f in scan_text("the Jane view", place="x", words=frozenset({"jane"}))] == ["known-word"]
 
 
+def test_a_reject_may_name_a_transfer_syntax_but_no_instance() -> None:
+    detail = "DICOM transfer syntax that is not read; got {}; convert the file, for example with dcmdjpeg"
+    for syntax in ("1.2.840.10008.1.2.4.94", "1.2.840.113619.5.2", "1.2.3.4.5"):
+        assert list(scan_row({"detail": detail.format(syntax)})) == []
+    for uid in ("1.2.3.19610307.4711", "1.2.840.113619.2.55.3.604688119.971.1268.1"):
+        assert [f.kind for f in scan_row({"detail": detail.format(uid)})] == ["uid"]
+    assert [f.kind for f in scan_row({"detail": "study 1.2.840.113619.5.2"})] == ["uid"]
+
+
 def test_a_finding_does_not_repeat_the_text() -> None:
     finding = next(scan_text("Smith^Jane", place="x"))
     assert finding.shape == "aaaaa^aaaa"
