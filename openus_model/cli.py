@@ -28,6 +28,9 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No live display.")]
 Weights = Annotated[Path, typer.Option("--weights", help="A run, or a folder that export or import-weights made.")]
+WeightsOrHub = Annotated[
+    str, typer.Option("--weights", help="A run, a folder that export or import-weights made, or `hf:owner/name`.")
+]
 Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a built-in recipe, or a YAML file.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe.")
@@ -66,7 +69,10 @@ def pretrain(
 def evaluate(
     protocol: Annotated[str, typer.Argument(metavar="PROTOCOL", help="knn | linear | finetune | segment")],
     weights: Annotated[
-        str, typer.Option("--weights", help="A run or exported folder, or `random:NAME`, or `adapter:MODULE:NAME`.")
+        str,
+        typer.Option(
+            "--weights", help="A run or exported folder, `hf:owner/name`, `random:NAME`, or `adapter:MODULE:NAME`."
+        ),
     ],
     data: Annotated[Path, typer.Option("--data", help="A folder that `openus-data build` made.")],
     dataset: Annotated[str, typer.Option("--dataset", help="Id of the dataset to evaluate on.")],
@@ -86,13 +92,16 @@ def evaluate(
     allow_contaminated: Annotated[
         bool, typer.Option("--allow-contaminated", help="Go on although the weights have seen these images.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained and tested, and compute nothing.")
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Score weights on a labelled dataset, with confidence intervals by subject."""
 
     def command() -> int:
-        from openus_model.evaluate import EvaluateRequest
+        from openus_model.evaluate import EvaluateRequest, rehearse
         from openus_model.evaluate import evaluate as score
 
         request = EvaluateRequest(
@@ -110,14 +119,14 @@ def evaluate(
             allow_contaminated=allow_contaminated,
             quiet=quiet or as_json,
         )
-        return answer(score(request), as_json=as_json)
+        return answer(rehearse(request) if dry_run else score(request), as_json=as_json)
 
     _exit(command)
 
 
 @app.command(epilog="Example: openus-model embed --weights run --images scans --out embeddings.parquet")
 def embed(
-    weights: Weights,
+    weights: WeightsOrHub,
     out: Annotated[Path, typer.Option("--out", help="FILE.parquet")],
     data: Annotated[Path | None, typer.Option("--data", help="A folder that `openus-data build` made.")] = None,
     images: Annotated[Path | None, typer.Option("--images", help="A folder of pictures.")] = None,
@@ -129,8 +138,11 @@ def embed(
 
     def command() -> int:
         from openus_model.embed import embed as write_embeddings
+        from openus_model.hub import locate
 
-        report = write_embeddings(weights, out, data=data, images=images, batch_size=batch_size, quiet=quiet or as_json)
+        report = write_embeddings(
+            locate(weights), out, data=data, images=images, batch_size=batch_size, quiet=quiet or as_json
+        )
         return answer(report, as_json=as_json)
 
     _exit(command)
@@ -155,7 +167,7 @@ def masks(
 
 @app.command(epilog="Example: openus-model export --weights run --out openus-small --onnx 224")
 def export(
-    weights: Weights,
+    weights: WeightsOrHub,
     out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
     onnx: Annotated[
         int | None, typer.Option("--onnx", help="Also write ONNX for square inputs of this many pixels.")
@@ -167,8 +179,9 @@ def export(
 
     def command() -> int:
         from openus_model.export import export as write_export
+        from openus_model.hub import locate
 
-        return answer(write_export(weights, out, onnx_size=onnx, push=push), as_json=as_json)
+        return answer(write_export(locate(weights), out, onnx_size=onnx, push=push), as_json=as_json)
 
     _exit(command)
 

@@ -49,7 +49,10 @@ def run(command: Callable[[], int]) -> int:
     except OpenUSModelError as error:
         return _say(str(error), EXIT_FAILED)
     except KeyboardInterrupt:
-        return _say("interrupted; run the same command with --resume to go on", EXIT_INTERRUPTED)
+        return _say(
+            "interrupted; the same command starts again, embed where it stopped, pretrain with --resume",
+            EXIT_INTERRUPTED,
+        )
     except ModuleNotFoundError as error:
         return _say(f'{error.name} is not installed; pip install "openus[model]"', EXIT_USAGE)
     except MemoryError:

@@ -2,6 +2,7 @@
 
     push(Path("openus-small"), "my-lab/openus-small")     # address of the repository
     folder = pull("my-lab/openus-small")                  # `load_backbone` reads it
+    folder = locate("hf:my-lab/openus-small")             # what `--weights` takes: the hub, or a path
 
 The token is the one that `hf auth login` keeps; none is taken here.
 """
@@ -16,6 +17,17 @@ from openus_model.errors import MissingExtra, UsageError, WeightsError
 
 WANTED: Final = ("*.safetensors", "*.json", "*.md", "*.parquet", "*.onnx", "*.onnx.data")
 """Files that are sent and fetched: no pickle among them."""
+SCHEME: Final = "hf:"
+
+
+def locate(weights: str | Path) -> Path:
+    """Where weights lie on this disk: `hf:owner/name` is fetched, anything else is a path.
+
+    Raises:
+        MissingExtra, UsageError, WeightsError: see `pull`.
+    """
+    text = str(weights)
+    return pull(text.removeprefix(SCHEME)) if text.startswith(SCHEME) else Path(text)
 
 
 def push(folder: Path, repository: str) -> str:
@@ -31,7 +43,7 @@ def push(folder: Path, repository: str) -> str:
         api = hub.HfApi()
         api.create_repo(repository, exist_ok=True, private=True)
         return str(api.upload_folder(repo_id=repository, folder_path=str(folder), allow_patterns=list(WANTED)))
-    except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:  # the client's transport (requests, httpx, xet) raises what it likes
         raise _refused("upload", repository, error) from error
 
 
@@ -46,7 +58,7 @@ def pull(repository: str) -> Path:
     hub = _client(repository)
     try:
         return Path(hub.snapshot_download(repository, allow_patterns=list(WANTED)))
-    except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:  # the client's transport (requests, httpx, xet) raises what it likes
         raise _refused("download", repository, error) from error
 
 
@@ -64,6 +76,5 @@ def _client(repository: str) -> Any:
 
 def _refused(what: str, repository: str, error: Exception) -> WeightsError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return WeightsError(
-        f"the {what} failed", where=repository, got=reason, next_step="hf auth whoami tells who you are"
-    )
+    step = "check the network and the name; hf auth whoami tells who you are"
+    return WeightsError(f"the {what} failed", where=repository, got=reason, next_step=step)

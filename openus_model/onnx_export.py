@@ -82,9 +82,8 @@ class _Flat(nn.Module):
 
 
 def _trace(backbone: nn.Module, image: Tensor, path: Path) -> None:
-    torch.onnx.register_custom_op_symbolic("aten::mT", _transpose_last, OPSET)  # type: ignore[attr-defined]
     try:
-        with _prefix_scans(), warnings.catch_warnings(), torch.no_grad():
+        with _prefix_scans(), _symbols(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # shape checks become constants, which a fixed size is meant to have
             torch.onnx.export(
                 _Flat(backbone).eval(), (image,), str(path), input_names=["image"], output_names=list(OUTPUTS),
@@ -94,14 +93,35 @@ def _trace(backbone: nn.Module, image: Tensor, path: Path) -> None:
         path.unlink(missing_ok=True)
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise WeightsError("this network cannot be written as ONNX", got=reason[:200]) from error
-    finally:
-        torch.onnx.unregister_custom_op_symbolic("aten::mT", OPSET)  # type: ignore[attr-defined]
 
 
 def _transpose_last(graph: Any, x: Any) -> Any:
-    """`tensor.mT`, which the exporter does not know."""
+    """`tensor.mT`."""
     rank = x.type().dim()
     return graph.op("Transpose", x, perm_i=[*range(rank - 2), rank - 1, rank - 2])
+
+
+def _rms_norm(graph: Any, x: Any, _shape: Any, weight: Any, eps: Any) -> Any:
+    """`torch.nn.RMSNorm` over the last axis."""
+    mean = graph.op("ReduceMean", graph.op("Mul", x, x), axes_i=[-1], keepdims_i=1)
+    scale = graph.op("Sqrt", graph.op("Add", mean, eps))
+    return graph.op("Mul", graph.op("Div", x, scale), weight)
+
+
+_UNKNOWN: Final = {"aten::mT": _transpose_last, "aten::rms_norm": _rms_norm}
+"""Operators of the backbones that the exporter does not know."""
+
+
+@contextmanager
+def _symbols() -> Iterator[None]:
+    """Teach the exporter the operators that it does not know, for the time of a trace."""
+    for name, symbol in _UNKNOWN.items():
+        torch.onnx.register_custom_op_symbolic(name, symbol, OPSET)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for name in _UNKNOWN:
+            torch.onnx.unregister_custom_op_symbolic(name, OPSET)  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -7,6 +7,6 @@
 train, `metrics` scores, `contamination` asks whether the weights have seen the test images, `run` joins them.
 """
 
-from openus_model.evaluate.run import EvaluateRequest, evaluate
+from openus_model.evaluate.run import EvaluateRequest, evaluate, rehearse
 
-__all__ = ["EvaluateRequest", "evaluate"]
+__all__ = ["EvaluateRequest", "evaluate", "rehearse"]

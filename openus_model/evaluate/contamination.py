@@ -7,6 +7,7 @@ bits).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from openus_model.errors import ContaminatedError
 from openus_model.seen import EVIDENCE, read_seen
 
 NEAR_BITS: Final = 32
+UNKNOWN: Final[dict[str, Any]] = {"known": False, "contaminated": None, "images": None, "by": {}}
+"""The answer where the weights do not say what they were trained on."""
 _CHUNK: Final = 256
 
 
@@ -26,11 +29,12 @@ def seen_in_pretraining(weights: Path, corpus: Corpus, rows: NDArray[np.int64]) 
     """How many of these rows the weights have seen, and by what evidence.
 
     Returns:
-        `{"known", "images", "by"}`; `known` is false where the weights do not say what they were trained on.
+        `{"known", "contaminated", "images", "of", "by"}`; `known` is false where the weights do not say what they were
+        trained on, and `contaminated` is then null.
     """
     seen = read_seen(weights)
     if seen is None:
-        return {"known": False, "images": None, "by": {}}
+        return UNKNOWN
     mine = corpus.table.select(EVIDENCE).take(pa.array(rows))
     flags = {
         "pixels": _is_in(mine, seen, ("pixel_sha256",)),
@@ -41,21 +45,23 @@ def seen_in_pretraining(weights: Path, corpus: Corpus, rows: NDArray[np.int64]) 
     together = np.logical_or.reduce(list(flags.values()))
     return {
         "known": True,
+        "contaminated": bool(together.any()),
         "images": int(together.sum()),
         "of": len(rows),
         "by": {name: int(flag.sum()) for name, flag in flags.items()},
     }
 
 
-def refuse_contaminated(found: dict[str, Any], dataset: str, allowed: bool) -> None:
+def refuse_contaminated(found: Mapping[str, Any], dataset: str, allowed: bool) -> None:
     """Raise unless the weights are clean, unknown, or contamination was allowed.
 
     Raises:
         ContaminatedError: with the count and the way on.
     """
     if found["known"] and found["images"] and not allowed:
+        by = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in found["by"].items() if count)
         raise ContaminatedError(
-            f"these weights have seen {found['images']} of {found['of']} test images or their subjects",
+            f"these weights have seen {found['images']} of {found['of']} test images or their subjects ({by})",
             where=dataset,
             next_step="evaluate weights pretrained without them, or add --allow-contaminated",
         )

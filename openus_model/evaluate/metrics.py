@@ -119,11 +119,13 @@ def expected_calibration_error(
 ) -> NDArray[np.float64]:
     """Gap between confidence and accuracy, averaged over equal-width bins of confidence by their size, per draw.
 
+    A bin holds its upper edge, not its lower one, as in the source.
+
     Source: Guo et al., On Calibration of Modern Neural Networks, 2017, https://arxiv.org/abs/1706.04599, equation 3.
     """
     confidence = chance_NK.max(axis=1)
     gap = confidence - (chance_NK.argmax(axis=1) == truth)
-    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    index = np.maximum(np.ceil(confidence * bins - 1e-9).astype(int) - 1, 0)
     total = np.zeros(len(weights))
     for k in np.unique(index):
         total += np.abs(weights @ np.where(index == k, gap, 0))

@@ -12,6 +12,7 @@ import torch
 
 from openus_model.backbones import build_backbone
 from openus_model.errors import UsageError
+from openus_model.hub import SCHEME, locate
 from openus_model.saved import read_backbone
 
 
@@ -23,15 +24,17 @@ class Model:
         name: as the report shows it.
         backbone: keeps the promises of `contracts.Backbone`; for kNN and linear `pooled_BD` and `embed_dim` do.
         folder: where its weights lie, for the question of contamination; None where nobody can say.
+        is_own: whether its weights fix what it computes; the code of an adapter may change under them.
     """
 
     name: str
     backbone: Any
     folder: Path | None
+    is_own: bool = True
 
 
 def load_model(weights: str, seed: int) -> Model:
-    """A run or an exported folder; `random:NAME` for untrained weights; `adapter:MODULE:NAME` for any other model.
+    """A run or an exported folder, `hf:owner/name`, `random:NAME` (untrained), `adapter:MODULE:NAME` (any other model).
 
     An adapter is a callable without arguments that returns a module with `embed_dim` and a forward pass from normalised
     B3HW images to `Features` (docs/how-to/evaluate.md).
@@ -47,9 +50,10 @@ def load_model(weights: str, seed: int) -> Model:
             return Model(name=weights, backbone=build_backbone(rest).eval(), folder=None)
     if kind == "adapter" and rest:
         module, _, name = rest.partition(":")
-        return Model(name=weights, backbone=_adapter(module, name), folder=None)
-    path = Path(weights)
-    return Model(name=path.name, backbone=read_backbone(path), folder=path)
+        return Model(name=weights, backbone=_adapter(module, name), folder=None, is_own=False)
+    path = locate(weights)
+    name = weights if weights.startswith(SCHEME) else path.resolve().name
+    return Model(name=name, backbone=read_backbone(path), folder=path)
 
 
 def _adapter(module: str, name: str) -> Any:

@@ -23,6 +23,10 @@ from openus_model.corpus import Corpus
 
 PAGE: Final = "scores.html"
 _WIDE, _HIGH, _PAD = 480, 260, 44
+_PANEL_PX: Final = 576
+"""Width at which overlays are drawn: twice that at which they are shown, so that outlines stay sharp."""
+_TRUTH, _RESULT = (255, 184, 77), (30, 140, 255)
+"""Blue and orange as OpenCV has them; both stand out on grey."""
 _STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1a1c1f;--soft:#5c6470;--line:#d5d9df;--back:#fff;--one:#0b6bcb;--two:#b5480a}
 @media(prefers-color-scheme:dark){
@@ -33,10 +37,10 @@ h1{font-size:1.4rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}p.so
 table{border-collapse:collapse;margin:.6rem 0;font-variant-numeric:tabular-nums}
 caption{text-align:left;color:var(--soft);padding-bottom:.3rem}
 th,td{border-bottom:1px solid var(--line);padding:.3rem .8rem .3rem 0;text-align:left}td.n,th.n{text-align:right}
-.wrap{overflow-x:auto}.note{border-left:4px solid var(--two);padding-left:.7rem}
+.wrap{overflow-x:auto}svg{max-width:100%;height:auto}.note{border-left:4px solid var(--two);padding-left:.7rem}
 .panels{display:flex;flex-wrap:wrap;gap:1rem}
-figure{margin:0}figure img{max-width:18rem;height:auto;display:block}svg text{fill:var(--ink);font-size:12px}
-td.heat{text-align:right;min-width:3.2rem;padding:.3rem .6rem}
+figure{margin:0}figure img{width:18rem;max-width:100%;height:auto;display:block}svg text{fill:var(--ink);font-size:12px}
+td.heat,th.heat{text-align:right;min-width:3.2rem;padding:.3rem .6rem}
 """
 
 
@@ -58,7 +62,13 @@ class Panel:
 def pick_panels(
     corpus: Corpus, rows: NDArray[np.int64], dsc: NDArray[np.float64], masks: Mapping[int, NDArray[np.uint8]]
 ) -> list[Panel]:
-    """The best, the median and the worst image by DSC, truth in blue and result in orange."""
+    """The best, the median and the worst image by DSC, truth in blue and result in orange.
+
+    Images with nothing to find are left out where others are there: an empty picture shows no skill.
+    """
+    marked = np.array([(mask := corpus.mask(int(row))) is not None and bool(mask.any()) for row in rows])
+    if marked.any():
+        rows, dsc = rows[marked], dsc[marked]
     order = np.argsort(-dsc, kind="stable")
     places = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1}
     return [
@@ -69,10 +79,13 @@ def pick_panels(
 
 def _overlay(corpus: Corpus, row: int, masks: Mapping[int, NDArray[np.uint8]]) -> bytes:
     image, truth = corpus.image(row), corpus.mask(row)
+    size = (_PANEL_PX, max(1, round(image.shape[0] * _PANEL_PX / image.shape[1])))
     picture = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if image.ndim == 2 else cv2.COLOR_RGB2BGR)
-    for mask, colour, width in ((truth, (203, 107, 11), 2), (masks[row], (30, 140, 255), 1)):
+    picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    for mask, colour, width in ((truth, _TRUTH, 5), (masks[row], _RESULT, 2)):
         if mask is not None:
-            outlines = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
+            large = cv2.resize((mask > 0).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+            outlines = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
             cv2.drawContours(picture, outlines, -1, colour, width)
     encoded: bytes = cv2.imencode(".png", picture)[1].tobytes()
     return encoded
@@ -135,11 +148,15 @@ def _number(value: float | None) -> str:
     return "not defined" if value is None else f"{value:.3f}"
 
 
+def _listed(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
 def _confusion(s: Mapping[str, Any]) -> Iterator[str]:
     if "confusion" not in s:
         return
     yield "<h2>Confusion</h2><div class=wrap><table><caption>Rows: the truth; columns: what was said; images"
-    yield "</caption><thead><tr><td>" + "".join(f"<th scope=col class=n>{_e(c)}" for c in s["classes"]) + "</thead>"
+    yield "</caption><thead><tr><td>" + "".join(f"<th scope=col class=heat>{_e(c)}" for c in s["classes"]) + "</thead>"
     for name, row in zip(s["classes"], s["confusion"], strict=True):
         total = max(1, sum(row))
         cells = "".join(
@@ -154,10 +171,12 @@ def _groups(s: Mapping[str, Any]) -> Iterator[str]:
     what = "mean DSC" if "confusion" not in s else "accuracy"
     yield "<h2>By device and organ</h2>"
     for column, groups in s["by"].items():
-        yield f"<div class=wrap><table><caption>{_e(column.replace('_', ' '))}</caption><thead><tr><th scope=col>value"
-        yield f"<th scope=col class=n>images<th scope=col class=n>{what}</thead><tbody>"
+        heads = ("images", "subjects", what, "low", "high")
+        yield f"<div class=wrap><table><thead><tr><th scope=col>{_e(column.replace('_', ' '))}"
+        yield "".join(f"<th scope=col class=n>{head}" for head in heads) + "</thead><tbody>"
         for g in groups:
-            yield f"<tr><th scope=row>{_e(g['value'])}<td class=n>{g['images']}<td class=n>{g['mean']:.3f}"
+            numbers = "".join(f"<td class=n>{_number(g[k])}" for k in ("mean", "low", "high"))
+            yield f"<tr><th scope=row>{_e(g['value'])}<td class=n>{g['images']}<td class=n>{g['subjects']}{numbers}"
         yield "</tbody></table></div>"
 
 
@@ -173,8 +192,8 @@ def _overlays(panels: Sequence[Panel]) -> Iterator[str]:
 
 
 def _siblings(out: Path, mine: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Scores of the same model, dataset and protocol in folders beside, one per label fraction, in its order."""
-    same = ("protocol", "dataset", "weights_sha256", "target", "seed")
+    """Scores of the same model, dataset, protocol and folds in folders beside, one per label fraction, in its order."""
+    same = ("protocol", "dataset", "weights_sha256", "target", "seed", "test_images")
     found: dict[float, Mapping[str, Any]] = {mine["label_fraction"]: mine}
     for path in sorted(out.resolve().parent.glob("*/scores.json")):
         try:
@@ -226,6 +245,6 @@ def _folds(s: Mapping[str, Any]) -> Iterator[str]:
     yield "<h2>How it was trained and tested</h2><div class=wrap><table><thead><tr>"
     yield "".join(f"<th scope=col>{_e(c.replace('_', ' '))}" for c in columns) + "</thead><tbody>"
     for fold in s["folds"]:
-        yield "<tr>" + "".join(f"<td>{_e(fold.get(c, ''))}" for c in columns)
+        yield "<tr>" + "".join(f"<td>{_e(_listed(fold.get(c, '')))}" for c in columns)
     yield f"</tbody></table></div><p class=soft>Weights <code>{_e(s['weights_sha256'][:16])}</code>, seed {s['seed']}, "
     yield f"openus {_e(s['openus_version'])}. Research only, no diagnosis.</p></main>"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from openus_model import __version__
 from openus_model.corpus import Corpus
 from openus_model.errors import UsageError
-from openus_model.evaluate.contamination import refuse_contaminated, seen_in_pretraining
+from openus_model.evaluate.contamination import UNKNOWN, refuse_contaminated, seen_in_pretraining
+from openus_model.evaluate.dry_run import DryRunReport, describe_folds, open_dataset
 from openus_model.evaluate.finetune import finetune
-from openus_model.evaluate.frozen import Features, features, knn, linear
+from openus_model.evaluate.frozen import Features, cached_features, features, knn, linear
 from openus_model.evaluate.metrics import Scores, score_classes, score_values
 from openus_model.evaluate.model import Model, load_model
 from openus_model.evaluate.page import Panel, pick_panels, write_page
@@ -120,25 +121,44 @@ def evaluate(request: EvaluateRequest) -> EvaluateReport:
         WeightsError: the weights cannot be read.
         ContaminatedError: the weights have seen the test images, and that was not allowed.
     """
+    job = prepare(request)
+    refuse_contaminated(job.contamination, request.dataset, request.allow_contaminated)
+    request.out.mkdir(parents=True, exist_ok=True)
+    scores, panels = segment_all(job) if request.protocol == "segment" else classify_all(job)
+    report = write_scores(request.out, scores)
+    write_page(request.out, scores, panels)
+    return report
+
+
+def prepare(request: EvaluateRequest) -> Job:
+    """Everything short of computing: the recipe, the data, the folds, the model, and what it has seen."""
     if request.protocol not in PROTOCOLS:
         raise UsageError("no such protocol", expected=", ".join(PROTOCOLS), got=request.protocol)
     recipe = load_settings(request.protocol, request.recipe, request.overrides, request.dataset)
     if recipe.label_fraction is not None and request.label_fraction == 1.0:
         request = replace(request, label_fraction=recipe.label_fraction)
-    model = load_model(request.weights, request.seed)
-    corpus = Corpus.open(request.data, dataset=request.dataset)
-    is_segment = request.protocol == "segment"
-    task = make_mask_task(corpus) if is_segment else make_task(corpus, request.target)
+    corpus = open_dataset(request.data, request.dataset)
+    task = make_mask_task(corpus) if request.protocol == "segment" else make_task(corpus, request.target)
     folds = [_shortened(f, task, request) for f in make_folds(task, request.folds, request.seed)]
+    model = load_model(request.weights, request.seed)
     tested = np.unique(np.concatenate([fold.test for fold in folds]))
     contamination = ask_contamination(model, corpus, tested)
-    refuse_contaminated(contamination, request.dataset, request.allow_contaminated)
-    request.out.mkdir(parents=True, exist_ok=True)
-    job = Job(request=request, recipe=recipe, model=model, task=task, folds=folds, contamination=contamination)
-    scores, panels = segment_all(job) if is_segment else classify_all(job)
-    report = write_scores(request.out, scores)
-    write_page(request.out, scores, panels)
-    return report
+    return Job(request=request, recipe=recipe, model=model, task=task, folds=folds, contamination=contamination)
+
+
+def rehearse(request: EvaluateRequest) -> DryRunReport:
+    """What `evaluate` would do: its folds, classes and recipe, and whether it would be refused; nothing is computed.
+
+    Raises:
+        as `evaluate`, save for contamination, which is reported.
+    """
+    job = prepare(request)
+    task = job.task
+    facts = {
+        **_head(job), "target": task.target, "classes": list(task.classes), "unlabelled": task.unlabelled,
+        "folds": describe_folds(task, job.folds), "notes": common_notes(job),
+    }  # fmt: skip
+    return DryRunReport(facts=facts)
 
 
 def _shortened(fold: Fold, task: Task, request: EvaluateRequest) -> Fold:
@@ -170,7 +190,11 @@ def classify_all(job: Job) -> tuple[dict[str, Any], list[Panel]]:
     backbone = job.model.backbone
     found: Features | None = None
     if request.protocol in PROBES:
-        found = features(backbone, task.corpus, request.out, size_px=recipe.size_px, batch_size=32, quiet=request.quiet)
+        options: dict[str, Any] = {"size_px": recipe.size_px, "batch_size": 32, "quiet": request.quiet}
+        if job.model.is_own:
+            found = cached_features(backbone, task.corpus, request.out, **options)
+        else:
+            found = features(backbone, task.corpus, **options)
     chances, facts = [], []
     for fold in job.folds:
         if found is not None:
@@ -204,12 +228,7 @@ def mask_scores(
     """scores.json of a segmentation."""
     task, subjects = job.task, job.task.subjects(rows)
     notes = common_notes(job)
-    empty = int((task.truth_of(rows) == 0).sum())
-    if empty:
-        notes.append(f"{empty} test images have nothing marked: finding nothing there scores 1, finding anything 0")
-    unknown = int(np.isnan(values["hd95_mm"]).sum())
-    if unknown:
-        notes.append(f"HD95 is not defined on {unknown} test images: no known spacing, or an empty mask")
+    notes += _mask_notes(task, rows, values)
     if task.unlabelled:
         notes.append(f"{task.unlabelled} images have no mask and were left out")
     return {
@@ -219,15 +238,35 @@ def mask_scores(
         "test_subjects": len(set(subjects)),
         "folds": list(folds),
         "metrics": {name: score_values(value, subjects).to_json() for name, value in values.items()},
-        "by": {c: break_down(task.corpus, rows, values["dsc"], c) for c in BROKEN_DOWN},
+        "by": {c: break_down(task, rows, values["dsc"], c) for c in BROKEN_DOWN},
         "notes": notes,
     }
+
+
+def _mask_notes(task: Task, rows: NDArray[np.int64], values: Mapping[str, NDArray[np.float64]]) -> Iterator[str]:
+    """What a mean over these images hides."""
+    marked = task.truth_of(rows) == 1
+    if not marked.all():
+        rest = (
+            f"; on the {marked.sum()} others the mean DSC is {values['dsc'][marked].mean():.3f}" if marked.any() else ""
+        )
+        yield (
+            f"{(~marked).sum()} test images have nothing marked: finding nothing there scores 1, "
+            f"finding anything 0{rest}"
+        )
+    sides = [task.corpus.column(c) for c in ("spacing_row_mm", "spacing_col_mm")]
+    scaled = np.array([all(side[r] is not None for side in sides) for r in rows], bool)
+    if not scaled.all():
+        yield f"HD95 in mm is not defined on {(~scaled).sum()} test images: their spacing is not known"
+    empty = int((np.isnan(values["hd95_mm"]) & scaled).sum())
+    if empty:
+        yield f"HD95 is not defined on {empty} test images: the truth or the result is empty"
 
 
 def ask_contamination(model: Model, corpus: Corpus, tested: NDArray[np.int64]) -> dict[str, Any]:
     """What the weights say of these rows."""
     if model.folder is None:
-        return {"known": False, "images": None, "by": {}}
+        return UNKNOWN
     return seen_in_pretraining(model.folder, corpus, tested)
 
 
@@ -250,7 +289,7 @@ def class_scores(
         "folds": list(folds),
         "metrics": metrics,
         "confusion": confusion.tolist(),
-        "by": {c: break_down(task.corpus, rows, truth == predicted, c) for c in BROKEN_DOWN},
+        "by": {c: break_down(task, rows, truth == predicted, c) for c in BROKEN_DOWN},
         "notes": _notes(job, truth),
     }
 
@@ -269,28 +308,53 @@ def _head(job: Job) -> dict[str, Any]:
         "dataset": request.dataset,
         "label_fraction": request.label_fraction,
         "seed": request.seed,
-        "contamination": dict(job.contamination),
+        "contamination": {**job.contamination, "allowed": request.allow_contaminated},
     }
 
 
-def break_down(corpus: Corpus, rows: NDArray[np.int64], value_N: NDArray[Any], column: str) -> list[dict[str, Any]]:
-    """Mean of a per-image value for each value of a column: a model that fails on one maker's machines must be seen."""
-    names = corpus.column(column)
-    groups: dict[str, list[float]] = {}
-    for row, value in zip(rows, value_N.astype(float), strict=True):
-        groups.setdefault(names[row] or "unknown", []).append(float(value))
-    ordered = sorted(groups.items(), key=lambda g: (-len(g[1]), g[0]))
-    return [{"value": name, "images": len(v), "mean": round(float(np.nanmean(v)), 6)} for name, v in ordered]
+def break_down(task: Task, rows: NDArray[np.int64], value_N: NDArray[Any], column: str) -> list[dict[str, Any]]:
+    """Mean of a per-image value for each value of a column: a model that fails on one maker's machines must be seen.
+
+    Args:
+        task: of the rows.
+        rows: of the corpus.
+        value_N: of each row.
+        column: of the manifest.
+
+    Returns:
+        an object per value, the commonest first, with a 95 % interval by subject: a small group proves little.
+    """
+    names, subjects = task.corpus.column(column), np.asarray(task.subjects(rows))
+    kinds = np.array([names[row] or "unknown" for row in rows])
+    found = []
+    for kind in np.unique(kinds):
+        part = kinds == kind
+        mean = score_values(value_N[part].astype(np.float64), subjects[part].tolist())
+        found.append(
+            {
+                "value": str(kind), "images": int(part.sum()), "subjects": len(set(subjects[part])),
+                "mean": mean.value, "low": mean.low, "high": mean.high,
+            }
+        )  # fmt: skip
+    return sorted(found, key=lambda group: (-group["images"], group["value"]))
 
 
 def _notes(job: Job, truth: NDArray[np.int64]) -> list[str]:
     task, notes = job.task, common_notes(job)
     if task.unlabelled:
         notes.append(f"{task.unlabelled} images have no label {task.target!r} and were left out")
-    missing = [task.classes[k] for k in sorted(set(range(len(task.classes))) - set(truth.tolist()))]
-    if missing:
-        notes.append(f"no test image of class {', '.join(missing)}")
+    notes += _missing_classes(task, "test", [truth])
+    notes += _missing_classes(task, "training", [task.truth_of(fold.train) for fold in job.folds])
     return notes
+
+
+def _missing_classes(task: Task, part: str, truths: Sequence[NDArray[np.int64]]) -> Iterator[str]:
+    """A class that no image of a part has, in any of these."""
+    every = set(range(len(task.classes)))
+    missing = sorted({k for truth in truths for k in every - set(truth.tolist())})
+    if missing:
+        fold = " in a fold" if len(truths) > 1 else ""
+        yield f"no {part} image of class {', '.join(task.classes[k] for k in missing)}{fold}"
 
 
 def common_notes(job: Job) -> list[str]:

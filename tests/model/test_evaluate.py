@@ -14,7 +14,8 @@ from conftest import write_corpus
 from openus_model.backbones import build_backbone
 from openus_model.corpus import Corpus
 from openus_model.errors import ContaminatedError, DataError, RecipeError, UsageError
-from openus_model.evaluate import EvaluateRequest, evaluate
+from openus_model.evaluate import EvaluateRequest, evaluate, rehearse
+from openus_model.evaluate.contamination import seen_in_pretraining
 from openus_model.evaluate.settings import FOLDERS, load_settings
 from openus_model.evaluate.task import assign_folds, make_folds, make_task, take_fraction
 from openus_model.saved import save_backbone
@@ -121,12 +122,13 @@ def test_contaminated_weights_are_refused_and_said_when_allowed(root: Path, weig
     save_backbone(mine, build_backbone("vmamba_nano"))
     write_seen(mine, Corpus.open(root, where="split = 'train'"))
     clean = evaluate(_request(root, mine, tmp_path / "a")).scores["contamination"]
-    assert clean["known"] and clean["images"] == 0, clean
+    assert clean["known"] and clean["images"] == 0 and clean["contaminated"] is False, clean
     write_seen(mine, Corpus.open(root))
     with pytest.raises(ContaminatedError, match="16 of 16"):
         evaluate(_request(root, mine, tmp_path / "b"))
     allowed = evaluate(_request(root, mine, tmp_path / "b", allow_contaminated=True))
     assert any("CONTAMINATED" in note for note in allowed.scores["notes"])
+    assert allowed.scores["contamination"]["contaminated"] and allowed.scores["contamination"]["allowed"]
     unknown = evaluate(_request(root, weights, tmp_path / "c"))
     assert any("cannot be excluded" in note for note in unknown.scores["notes"])
 
@@ -138,8 +140,59 @@ def test_what_cannot_be_evaluated_is_said(root: Path, weights: Path, tmp_path: P
         evaluate(_request(root, weights, tmp_path, target="mood"))
     with pytest.raises(DataError, match="nothing to tell apart"):
         evaluate(_request(root, weights, tmp_path, target="dataset"))
-    with pytest.raises(DataError, match="no sample left"):
+    with pytest.raises(DataError, match="no such dataset in this corpus; expected toy; got nobody; openus-data show"):
         evaluate(_request(root, weights, tmp_path, dataset="nobody"))
+
+
+@pytest.mark.parametrize("column", ["pixel_sha256", "subject_id", "duplicate_group", "phash"])
+def test_each_kind_of_evidence_is_enough_to_refuse(root: Path, tmp_path: Path, column: str) -> None:
+    """Weights that saw other images, of which one shares pixels, subject, group or a near hash with one test image."""
+    corpus = Corpus.open(root)
+    test = next(i for i, part in enumerate(corpus.column("split")) if part == "test")
+    train = corpus.column("split").index("train")
+    table = pq.read_table(root / "manifest.parquet")
+    groups = [f"dup-{i}" for i in range(40)]
+    shared = {name: corpus.column(name)[test] for name in ("pixel_sha256", "subject_id", "phash")}
+    shared |= {"duplicate_group": groups[test]}
+    if column == "phash":  # 8 of 256 bits differ
+        shared["phash"] = f"{int(shared['phash'], 16) ^ 0xFF:064x}"
+    place = table.column_names.index("duplicate_group")
+    table = table.set_column(place, table.schema.field("duplicate_group"), [groups])
+    labelled = Corpus(root=root, table=table, digest="x")
+    seen = table.slice(train, 1)
+    seen = seen.set_column(seen.column_names.index(column), seen.schema.field(column), [[shared[column]]])
+    write_seen(tmp_path, Corpus(root=root, table=seen, digest="y"))
+    found = seen_in_pretraining(tmp_path, labelled, np.array([test]))
+    name = {"pixel_sha256": "pixels", "subject_id": "subject", "phash": "perceptual_hash"}.get(column, column)
+    assert found["contaminated"] and found["by"][name] == 1 and sum(found["by"].values()) == 1
+
+
+def test_a_dry_run_counts_what_would_be_done_and_computes_nothing(root: Path, weights: Path, tmp_path: Path) -> None:
+    request = _request(root, weights, tmp_path / "out", label_fraction=0.5)
+    report = rehearse(request)
+    (fold,) = report.to_json()["folds"]
+    assert fold["train"]["images"] == 12 and fold["test"]["classes"] == {"x": 8, "y": 8}
+    assert "contamination not known; nothing was computed" in report.to_text()
+    assert not (tmp_path / "out").exists()
+
+
+def test_features_of_an_adapter_are_computed_anew_since_its_code_may_change(
+    root: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.py").write_text(ADAPTER)
+    (tmp_path / "two.py").write_text(ADAPTER.replace("image.mean", "1 - image.mean"))
+    for module in ("one", "two"):
+        evaluate(_request(root, f"adapter:{module}:build", tmp_path / "out"))
+    assert not list((tmp_path / "out").glob("*.npy"))
+
+
+def test_a_group_of_images_is_scored_with_its_subjects_and_an_interval(
+    root: Path, weights: Path, tmp_path: Path
+) -> None:
+    groups = evaluate(_request(root, weights, tmp_path)).scores["by"]["device_manufacturer"]
+    assert [(g["value"], g["images"], g["subjects"]) for g in groups] == [("ge", 8, 8), ("unknown", 8, 8)]
+    assert all(g["low"] <= g["mean"] <= g["high"] for g in groups)
 
 
 @pytest.mark.parametrize("path", sorted(FOLDERS[1].glob("*.yaml")), ids=lambda p: p.stem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from openus_model.evaluate.metrics import (
@@ -49,6 +50,34 @@ def test_weighted_metrics_agree_with_scikit_learn_on_random_draws_with_ties() ->
         assert auroc(truth, chances, weights)[k] == pytest.approx(np.mean(areas))
 
 
+def test_a_bin_of_the_calibration_error_holds_its_upper_edge() -> None:
+    truth, chances = np.array([0, 0]), np.array([[0.6, 0.4], [0.62, 0.38]])
+    truth[0] = 1
+    # (0.5, 0.6] holds the first, which is wrong; (0.6, 0.7] the second, which is right
+    gaps = abs(0 - 0.6) + abs(1 - 0.62)
+    assert expected_calibration_error(truth, chances, np.ones((1, 2)), bins=10) == pytest.approx(gaps / 2)
+
+
+def test_a_class_that_a_fold_lacks_is_left_out_of_the_area_and_counts_in_f1_only_where_it_was_said() -> None:
+    truth = np.array([0, 0, 1, 1])
+    chances = np.array([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3], [0.1, 0.8, 0.1], [0.2, 0.3, 0.5]])
+    one = np.ones((1, 4))
+    areas = [roc_auc_score(truth == c, chances[:, c]) for c in (0, 1)]
+    assert auroc(truth, chances, one) == pytest.approx(np.mean(areas))
+    assert macro_f1(truth, chances, one) == pytest.approx(f1_score(truth, chances.argmax(1), average="macro"))
+    # class 0: 1 of 1 said, 1 of 2 found; class 1: 1 of 2 said, 1 of 2 found; class 2: said once, never true
+    assert macro_f1(truth, chances, one) == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+
+
+def test_the_interval_depends_on_neither_order_nor_run() -> None:
+    rng = np.random.default_rng(3)
+    values, subjects = rng.random(40), [f"s{k // 3}" for k in range(40)]
+    order = rng.permutation(40)
+    once, again = score_values(values, subjects), score_values(values, subjects)
+    shuffled = score_values(values[order], [subjects[k] for k in order])
+    assert once == again and shuffled.low == pytest.approx(once.low) and shuffled.high == pytest.approx(once.high)
+
+
 def test_a_single_class_has_no_auroc_and_says_so() -> None:
     scores = score_classes(np.zeros(4, int), np.tile([0.8, 0.2], (4, 1)), ["a", "b", "c", "d"])
     assert scores["auroc"].value is None and scores["auroc"].undefined == 1000
@@ -83,3 +112,19 @@ def test_empty_masks_agree_with_each_other_and_have_no_distance() -> None:
     empty, some = np.zeros((8, 8), bool), _square(8, 2, 3)
     assert dice(empty, empty) == 1.0 and dice(empty, some) == 0.0 and iou(empty, empty) == 1.0
     assert np.isnan(hd95(empty, some, (1.0, 1.0)))
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.31, 0.07), (0.05, 0.4)])
+def test_the_distance_is_that_of_every_pair_of_outline_points(spacing: tuple[float, float]) -> None:
+    rng = np.random.default_rng(5)
+    a, b = (rng.random((24, 31)) < 0.15 for _ in range(2))
+    a[4:12, 6:17] = b[8:15, 3:19] = True
+
+    def outline(mask: np.ndarray) -> np.ndarray:
+        padded = np.pad(mask, 1)
+        inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        return np.argwhere(mask & ~inner) * np.array(spacing)
+
+    pairs = cdist(outline(a), outline(b))
+    expected = max(np.percentile(pairs.min(axis=1), 95), np.percentile(pairs.min(axis=0), 95))
+    assert hd95(a, b, spacing) == pytest.approx(expected)

@@ -17,6 +17,7 @@ from openus_model.corpus import Corpus
 from openus_model.errors import DataError, RecipeError
 from openus_model.evaluate import EvaluateRequest, evaluate
 from openus_model.evaluate.metrics import dice
+from openus_model.evaluate.page import pick_panels
 from openus_model.evaluate.segment import _mean_over_labels, dice_loss, make_mask_task, turn_and_flip
 
 QUICK = ("size_px=64", "epochs=6", "batch_size=4", "decoder=pyramid", "lr=0.01")
@@ -62,7 +63,9 @@ def test_a_decoder_on_a_frozen_backbone_learns_discs_and_the_page_shows_it(root:
     scores = json.loads((tmp_path / "full" / "scores.json").read_text())
     assert scores["metrics"]["dsc"]["value"] > 0.5, scores["metrics"]
     assert scores["metrics"]["dsc"]["value"] >= scores["metrics"]["iou"]["value"]
-    assert scores["test_images"] == 6 and any("HD95 is not defined on 3" in note for note in scores["notes"])
+    assert scores["test_images"] == 6 and any(
+        "HD95 in mm is not defined on 3 test images" in n for n in scores["notes"]
+    )
     assert scores["folds"][0]["best_epoch"] >= 1
     assert evaluate(_request(root, tmp_path / "full")).to_json() == report.to_json()
     evaluate(_request(root, tmp_path / "half", label_fraction=0.5))
@@ -85,6 +88,18 @@ def test_empty_masks_score_by_rule() -> None:
     both = full.copy()
     both[:2] = 2
     assert _mean_over_labels(dice, both, full, [1, 2]) == pytest.approx((2 * 8 / 24 + 0) / 2)
+
+
+def test_the_picture_of_an_empty_image_is_shown_only_where_there_is_no_other(root: Path) -> None:
+    corpus, rows = Corpus.open(root), np.arange(4)
+    empty = corpus.mask(0)
+    assert empty is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Corpus, "mask", lambda self, index: np.zeros_like(empty) if index == 0 else empty)
+        panels = pick_panels(corpus, rows, np.array([1.0, 0.9, 0.6, 0.2]), dict.fromkeys(range(4), empty))
+        assert [(p.title, p.dsc) for p in panels] == [("best", 0.9), ("median", 0.6), ("worst", 0.2)]
+        alone = pick_panels(corpus, rows[:1], np.array([1.0]), {0: empty})
+        assert [p.dsc for p in alone] == [1.0] * 3
 
 
 def test_turns_move_image_and_mask_alike() -> None:
