@@ -1,7 +1,7 @@
 """Apply drawn parameters to uint8 pixels: crop, resize, flip, grey levels, blur, solarise.
 
-The resize is torch's antialiased bicubic on uint8, which agrees with PIL's to rounding (over 70 dB) and is the fastest
-of the exact ones. Brightness and contrast of a grey view are one 256-entry table, exact against PIL's arithmetic.
+The resize (`resample`) agrees with PIL's antialiased bicubic to rounding, over 70 dB. Brightness and contrast of a grey
+view are one 256-entry table, exact against PIL's arithmetic. The blur's kernel reaches as far as PIL's.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from openus_model.views.params import CropGroup, ViewParams, draw_view
+from openus_model.views.resample import resized_crop
 
 Pixels = NDArray[np.uint8]
 CELL_PX = 32
@@ -54,24 +54,24 @@ def multi_crop(
     """
     height, width = image.shape[:2]
     inside = _integral(polygon, height, width) if any(g.inside_share > 0 for g in groups) and len(polygon) else None
-    source = torch.from_numpy(image)
     views = []
     for group in groups:
         drawn = [draw_view(rng, group, k, height, width, inside) for k in range(group.count)]
-        views.append([View(pixels=apply(source, p), valid=valid_share(polygon, p), params=p) for p in drawn])
+        views.append([View(pixels=apply(image, p), valid=valid_share(polygon, p), params=p) for p in drawn])
     return views
 
 
-def apply(image: torch.Tensor, params: ViewParams) -> Pixels:
-    """One view of an image, uint8 (H, W) or (H, W, 3) tensor."""
-    pixels = _resized_crop(image, params)
+def apply(image: Pixels, params: ViewParams) -> Pixels:
+    """One view of an image, uint8 (H, W) or (H, W, 3)."""
+    pixels = resized_crop(image, params.box, params.size)
     if params.flip:
         pixels = cv2.flip(pixels, 1)
     pixels = _jitter(pixels, params)
     if params.gain_db is not None:
         pixels = _row_gain(pixels, params.gain_db)
     if params.blur_px > 0:
-        pixels = cv2.GaussianBlur(pixels, (0, 0), params.blur_px, borderType=cv2.BORDER_REPLICATE)
+        side = _blur_side_px(params.blur_px)
+        pixels = cv2.GaussianBlur(pixels, (side, side), params.blur_px, borderType=cv2.BORDER_REPLICATE)
     if params.lateral_blur_px > 0.1:
         pixels = cv2.GaussianBlur(pixels, (0, 1), params.lateral_blur_px, sigmaY=0.01, borderType=cv2.BORDER_REPLICATE)
     if params.solarize:
@@ -102,26 +102,9 @@ def _integral(polygon: NDArray[np.float32], height: int, width: int) -> NDArray[
     return np.asarray(cv2.integral(canvas), dtype=np.float32)
 
 
-def _resized_crop(image: torch.Tensor, params: ViewParams) -> Pixels:
-    """Crop and resize as PIL does: two passes with eight bits between them, the cheaper order first.
-
-    torch always takes the horizontal pass first. Pillow 13 takes the vertical one first where the height shrinks much
-    more than the width (its pull request 9549); the condition below agrees with it on 99 % of shapes.
-    """
-    x, y, w, h = params.box
-    crop = image[y : y + h, x : x + w]
-    size = params.size
-    crop_BCHW = (crop.unsqueeze(0) if crop.ndim == 2 else crop.permute(2, 0, 1)).unsqueeze(0)
-    shrink = max(w / size, 1.0)
-    if h > size and h / size > shrink * (1 + shrink) / 2:
-        crop_BCHW = _bicubic(crop_BCHW, (size, w))
-    resized = _bicubic(crop_BCHW, (size, size))[0]
-    array: Pixels = resized[0].numpy() if crop.ndim == 2 else np.ascontiguousarray(resized.permute(1, 2, 0).numpy())
-    return array
-
-
-def _bicubic(image_BCHW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    return torch.nn.functional.interpolate(image_BCHW, size, mode="bicubic", antialias=True, align_corners=False)
+def _blur_side_px(sigma_px: float) -> int:
+    """Side of PIL's kernel: a Gaussian there is three box blurs, each (sqrt(4 sigma^2 + 1) - 1) / 2 to either side."""
+    return 2 * math.ceil(1.5 * (math.sqrt(4 * sigma_px**2 + 1) - 1)) + 1
 
 
 def _jitter(pixels: Pixels, params: ViewParams) -> Pixels:
@@ -135,10 +118,16 @@ def _jitter(pixels: Pixels, params: ViewParams) -> Pixels:
         if name == "brightness":
             table = _blend(0.0, table, factor)
         elif name == "contrast":
-            histogram = cv2.calcHist([pixels], [0], None, [256], [0, 256]).ravel()
-            mean = math.floor(float(histogram @ table) / pixels.size + 0.5)
-            table = _blend(mean, table, factor)
+            table = _blend(math.floor(_mean_level(pixels, table) + 0.5), table, factor)
     return np.asarray(cv2.LUT(pixels, table.astype(np.uint8)))
+
+
+def _mean_level(pixels: Pixels, table: NDArray[np.float32]) -> float:
+    """Mean of a view after a table, without making that view."""
+    if table is _LEVELS:
+        return float(cv2.mean(pixels)[0])
+    histogram = cv2.calcHist([pixels], [0], None, [256], [0, 256]).ravel()
+    return float(histogram @ table) / pixels.size
 
 
 def _jitter_colour(pixels: Pixels, params: ViewParams) -> Pixels:
