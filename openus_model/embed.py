@@ -157,8 +157,8 @@ class _FolderSource(Dataset[tuple[str, Tensor | None]]):
         return len(self.files)
 
     def digest(self) -> str:
-        sizes = [(f.name, f.stat().st_size) for f in self.files]
-        return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
+        stats = [(f.name, stat.st_size, stat.st_mtime_ns) for f in self.files for stat in (f.stat(),)]
+        return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
 
     def __getitem__(self, index: int) -> tuple[str, Tensor | None]:
         data = self.files[index].read_bytes()
@@ -253,22 +253,35 @@ class _Parts:
         self._names, self._vectors, self._bad = [], [], 0
 
     def finish(self, out: Path) -> int:
-        """Join the parts under the final name; returns how many items were no pictures."""
-        tables = [pq.read_table(p, partitioning=None) for p in self._paths()]
-        bad = sum(int(t.schema.metadata[b"seen"]) - t.num_rows for t in tables)
-        if not any(t.num_rows for t in tables):
-            raise DataError("nothing could be embedded", where=str(out), next_step="are these pictures?")
-        _write(pa.concat_tables([t.replace_schema_metadata(None) for t in tables]), out)
+        """Join the parts under the final name, one in memory at a time; returns how many items were no pictures."""
+        paths, bad, rows = self._paths(), 0, 0
+        aside = out.with_name(f".{out.name}.{os.getpid()}.part")
+        try:
+            with pq.ParquetWriter(aside, pq.read_schema(paths[0]).remove_metadata(), compression="zstd") as writer:
+                for path in paths:
+                    table = pq.read_table(path, partitioning=None)
+                    bad, rows = bad + int(table.schema.metadata[b"seen"]) - table.num_rows, rows + table.num_rows
+                    writer.write_table(table.replace_schema_metadata(None))
+            if not rows:
+                raise DataError("nothing could be embedded", where=str(out), next_step="are these pictures?")
+            _settle(aside, out)
+        finally:
+            aside.unlink(missing_ok=True)
         shutil.rmtree(self.folder)
-        return int(bad)
+        return bad
 
 
 def _write(table: pa.Table, path: Path) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         pq.write_table(table, aside, compression="zstd")
-        with aside.open("rb") as handle:
-            os.fsync(handle.fileno())
-        aside.replace(path)
+        _settle(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _settle(aside: Path, path: Path) -> None:
+    """Give a finished file its name, its bytes on the disk first."""
+    with aside.open("rb") as handle:
+        os.fsync(handle.fileno())
+    aside.replace(path)

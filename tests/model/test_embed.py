@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -66,7 +71,40 @@ def test_an_interrupted_run_goes_on_and_ends_alike(make_corpus, weights: Path, t
     monkeypatch.setattr(module, "normalise", real)
     report = embed(weights, tmp_path / "cut.parquet", data=root, input_px=64, batch_size=1)
     assert report.reused == 3
-    assert pq.read_table(tmp_path / "cut.parquet").equals(pq.read_table(tmp_path / "whole.parquet"))
+    assert (tmp_path / "cut.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import openus_model.embed as module
+module.CHUNK = 4
+weights, out, images = map(Path, sys.argv[1:])
+print(module.embed(weights, out, images=images, input_px=64, batch_size=2, workers=0, quiet=True).reused)
+"""
+
+
+def test_a_killed_run_leaves_no_file_and_the_next_one_ends_with_the_same_bytes(weights: Path, tmp_path: Path) -> None:
+    images, parts = tmp_path / "scans", tmp_path / "cut.parquet.parts"
+    images.mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(40):
+        cv2.imwrite(str(images / f"{k}.png"), rng.integers(0, 255, (700, 700, 3), dtype=np.uint8))
+
+    def start(name: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", KILLED, str(weights), str(tmp_path / name), str(images)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+    victim = start("cut.parquet")
+    while victim.poll() is None and not (parts / "part-000001.parquet").is_file():
+        time.sleep(0.005)
+    victim.kill()
+    victim.communicate()
+    assert victim.returncode == -signal.SIGKILL and not (tmp_path / "cut.parquet").exists()
+    reused = int(start("cut.parquet").communicate(timeout=120)[0])
+    assert 8 <= reused < 40
+    assert start("whole.parquet").communicate(timeout=120)[0].strip() == "0"
+    assert (tmp_path / "cut.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
 def test_a_folder_is_embedded_without_its_names_and_bad_files_are_counted(weights: Path, tmp_path: Path) -> None:

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_corpus
+from typer.testing import CliRunner
 
 import openus_model
 from openus_model import hub
-from openus_model.backbones import build_backbone
+from openus_model.backbones import BACKBONE_NAMES, BACKBONES, build_backbone
+from openus_model.cli import app
 from openus_model.errors import MissingExtra, UsageError, WeightsError
+from openus_model.evaluate.model import load_model
 from openus_model.export import export
 from openus_model.onnx_export import prefix_scan, write_onnx
 from openus_model.pretrain import pretrain
@@ -117,6 +120,15 @@ def test_onnx_agrees_with_torch_run_by_onnxruntime(tmp_path: Path) -> None:
         write_onnx(backbone, tmp_path, 100)
 
 
+@pytest.mark.parametrize("name", BACKBONE_NAMES)
+def test_every_kind_of_backbone_can_be_written_as_onnx(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    _, config = BACKBONES[name]
+    assert write_onnx(build_backbone(name, **config.shrunk()).eval(), tmp_path, 64) < 1e-4
+
+
 def test_a_missing_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtra, match="pip install onnx onnxruntime"):
@@ -152,10 +164,35 @@ class _LocalHub:
         return str(self.root / repository)
 
 
-def test_weights_go_to_the_hub_and_come_back(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def local_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _LocalHub:
+    """A folder in the hub's place."""
     local = _LocalHub(tmp_path / "hub")
     monkeypatch.setitem(sys.modules, "huggingface_hub", local)
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", local.errors)
+    return local
+
+
+def test_commands_take_weights_from_the_hub_by_name(run: Path, tmp_path: Path, local_hub: _LocalHub) -> None:
+    export(run, tmp_path / "given", push="lab/model")
+    data, again = write_corpus(tmp_path / "out", 4, size=64), tmp_path / "again"
+    ask = CliRunner().invoke
+    told = ask(app, ["export", "--weights", "hf:lab/model", "--out", str(again), "--json"])
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout)["weights_sha256"] == weights_sha256(openus_model.load_backbone(run))
+    file = tmp_path / "e.parquet"
+    told = ask(app, ["embed", "--weights", "hf:lab/model", "--data", str(data), "--out", str(file), "--quiet"])
+    assert told.exit_code == 0 and file.is_file(), told.output
+    model = load_model("hf:lab/model", seed=0)
+    assert model.name == "hf:lab/model" and model.folder is not None
+    assert read_seen(model.folder).num_rows == 12  # so that contamination can be asked for
+    with pytest.raises(WeightsError, match="lab/none: the download failed"):
+        load_model("hf:lab/none", seed=0)
+    told = ask(app, ["export", "--weights", "hf:lab", "--out", str(again)])
+    assert told.exit_code == 2 and "owner/name" in told.stderr
+
+
+def test_weights_go_to_the_hub_and_come_back(run: Path, tmp_path: Path, local_hub: _LocalHub) -> None:
     report = export(run, tmp_path / "given", push="lab/model")
     assert report.pushed == "hub/lab/model"
     assert weights_sha256(openus_model.load_backbone(hub.pull("lab/model"))) == report.weights_sha256
