@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from openus_data.errors import ChecksumMismatch, SourceRefused, SourceUnavailable
 from openus_data.store import BLOCK_BYTES, write_aside
 from openus_data.transfer.client import Answer, Client
+from openus_data.transfer.disk import SpaceWatch
 from openus_data.transfer.part import Part, Version
 from openus_data.transfer.policy import Policy, Stopped, pause
 
@@ -95,6 +96,7 @@ class Engine:
         self.client = Client(policy, stop)
         self._stop = stop
         self._on_bytes = on_bytes
+        self._space = SpaceWatch(policy.reserve_bytes)
         self._strikes: Counter[str] = Counter()
 
     def download(self, job: Job) -> Downloaded:
@@ -107,7 +109,7 @@ class Engine:
             NoSpace: the disk is full; what was received is kept.
             Stopped: on demand.
         """
-        part = Part(job.target, {c.partition(":")[0] for c in job.checksums}, self.policy.reserve_bytes)
+        part = Part(job.target, {c.partition(":")[0] for c in job.checksums}, self._space)
         try:
             return self._until_right(job, part)
         finally:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from openus_data.store import BLOCK_BYTES
+from openus_data.transfer.digests import RunningDigests
+from openus_data.transfer.disk import SpaceWatch, publish
 from openus_data.transfer.engine import find_fault
-from openus_data.transfer.part import Part, RunningDigests, publish
+from openus_data.transfer.part import Part
 
 
 def copy_file(source: Path, target: Path, size_bytes: int | None, checksums: Sequence[str], *, pinned: bool) -> str:
@@ -18,7 +20,7 @@ def copy_file(source: Path, target: Path, size_bytes: int | None, checksums: Seq
         ChecksumMismatch: it is another file; nothing is left under the final name.
         NoSpace: the disk is full.
     """
-    part = Part(target, _algorithms(checksums), reserve_bytes=0)
+    part = Part(target, _algorithms(checksums), SpaceWatch(reserve_bytes=0))
     try:
         part.start_over()
         with source.open("rb") as content:
@@ -50,7 +52,7 @@ def check_file(path: Path, name: str, size_bytes: int | None, checksums: Sequenc
         fault = find_fault(name, size, found, size_bytes, checksums, pinned=pinned)
         if fault is not None:
             raise fault
-        publish(content.fileno(), path, path)
+        publish(content.fileno(), path, path, size)
     return found["sha256"]
 
 

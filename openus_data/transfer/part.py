@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import base64
 import errno
-import hashlib
 import json
 import os
-import queue
 import re
-import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -22,17 +19,11 @@ from pathlib import Path
 from typing import Final
 
 from openus_data.errors import NoSpace
-from openus_data.store import BLOCK_BYTES, PART_SUFFIX, free_bytes, fsync_folder
-
-VERIFIED_MTIME_NS: Final = 315_532_800 * 10**9
-"""Modification time (1980-01-01) of a file whose digest was checked: a later write changes it, and is seen by that."""
-
-SMALL_BYTES: Final = 1 << 20
-"""Files below this reach the disk together, when the ledger is written."""
+from openus_data.store import BLOCK_BYTES, PART_SUFFIX
+from openus_data.transfer.digests import RunningDigests
+from openus_data.transfer.disk import SPACE_CHECK_BYTES, BackgroundSync, SpaceWatch, publish
 
 _STATE_FROM_BYTES: Final = 256 << 10
-_THREAD_FROM_BYTES: Final = 4 << 20
-_SPACE_CHECK_BYTES: Final = 32 << 20
 _FULL: Final = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
@@ -102,97 +93,19 @@ def _stated_md5(headers: Mapping[str, str]) -> str:
     return digest.hex() if len(digest) == 16 else ""
 
 
-class RunningDigests:
-    """Digests over a stream. Long streams are hashed on a thread of their own, so that reading does not wait."""
-
-    def __init__(self, algorithms: Iterable[str]) -> None:
-        self._hashes = {name: hashlib.new(name, usedforsecurity=False) for name in {"sha256", *algorithms}}
-        self._seen = 0
-        self._queue: queue.Queue[bytes | None] | None = None
-        self._thread: threading.Thread | None = None
-
-    def update(self, piece: bytes) -> None:
-        """Add bytes; the piece must not change afterwards."""
-        self._seen += len(piece)
-        if self._queue is None and self._seen > _THREAD_FROM_BYTES:
-            self._queue = queue.Queue(maxsize=8)
-            self._thread = threading.Thread(target=self._work, args=(self._queue,), daemon=True, name="digest")
-            self._thread.start()
-        if self._queue is None:
-            self._add(piece)
-        else:
-            self._queue.put(piece)
-
-    def hexdigests(self) -> dict[str, str]:
-        """Digests of all bytes so far, by algorithm; the stream may go on afterwards."""
-        self.close()
-        return {name: h.hexdigest() for name, h in self._hashes.items()}
-
-    def close(self) -> None:
-        """Wait for what is queued and end the thread."""
-        if self._queue is not None and self._thread is not None:
-            self._queue.put(None)
-            self._thread.join()
-        self._queue = self._thread = None
-
-    def _work(self, pieces: queue.Queue[bytes | None]) -> None:
-        while (piece := pieces.get()) is not None:
-            self._add(piece)
-
-    def _add(self, piece: bytes) -> None:
-        for h in self._hashes.values():
-            h.update(piece)
-
-
-class BackgroundSync:
-    """Sends what was written to the disk while more arrives, so that little is left to wait for at the end."""
-
-    def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
-        self._error: OSError | None = None
-
-    def start(self, descriptor: int) -> None:
-        """Begin a round, unless one is under way."""
-        if self._thread is None or not self._thread.is_alive():
-            self.finish()
-            self._thread = threading.Thread(target=self._sync, args=(descriptor,), daemon=True, name="sync")
-            self._thread.start()
-
-    def finish(self) -> None:
-        """Wait for the round under way.
-
-        Raises:
-            OSError: the disk could not take the bytes; the kernel tells it once, so it must not be lost.
-        """
-        if self._thread is not None:
-            self._thread.join()
-        self._thread = None
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-
-    def _sync(self, descriptor: int) -> None:
-        try:
-            os.fdatasync(descriptor)
-        except OSError as error:
-            self._error = error
-
-
 class Part:
     """The unfinished twin of `target`.
 
     Args:
         target: the final name; its folder exists.
         algorithms: digests wanted beside SHA-256.
-        reserve_bytes: free space to leave on the disk.
+        space: of the disk; may be shared by many files.
     """
 
-    def __init__(self, target: Path, algorithms: Iterable[str], reserve_bytes: int) -> None:
+    def __init__(self, target: Path, algorithms: Iterable[str], space: SpaceWatch) -> None:
         self.target = target
         self.path = target.with_name(f"{target.name}{PART_SUFFIX}")
-        self.state_path = target.with_name(f"{target.name}.state{PART_SUFFIX}")
-        self.bad_path = target.with_name(f"{target.name}.bad")
-        self._reserve = reserve_bytes
+        self._space = space
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         self.held = os.fstat(self._descriptor).st_size
         self._has_state = self.held > 0  # a state without bytes says nothing
@@ -202,6 +115,16 @@ class Part:
         self._digested = 0
         self._unchecked = 0
         self._sync = BackgroundSync()
+
+    @property
+    def state_path(self) -> Path:
+        """Where the version of the held bytes is kept."""
+        return self.target.with_name(f"{self.target.name}.state{PART_SUFFIX}")
+
+    @property
+    def bad_path(self) -> Path:
+        """Where wrong bytes are put aside."""
+        return self.target.with_name(f"{self.target.name}.bad")
 
     def close(self) -> None:
         """Let go of the file; an empty one is removed, since it says nothing."""
@@ -229,7 +152,7 @@ class Part:
         """
         missing = (version.total or 0) - self.held
         if missing > 0:
-            self._require_space(missing)
+            self._space.require(self.target, missing)
         if self.version is not None and not version.md5:
             version = replace(version, md5=self.version.md5)
         if version.md5 and "md5" not in self._algorithms and self.held == 0:
@@ -239,7 +162,6 @@ class Part:
             self._write_state(version)
         self.version = version
         self._digest_held()
-        os.lseek(self._descriptor, self.held, os.SEEK_SET)
 
     def append(self, piece: bytes) -> None:
         """Write bytes behind those that are held.
@@ -250,7 +172,8 @@ class Part:
         written = 0
         while written < len(piece):
             try:
-                written += os.write(self._descriptor, memoryview(piece)[written:] if written else piece)
+                rest = memoryview(piece)[written:] if written else piece
+                written += os.pwrite(self._descriptor, rest, self.held + written)
             except OSError as error:
                 self.held = self._digested = self._cut_to(self.held)
                 self._no_space(error, missing=len(piece))
@@ -258,9 +181,9 @@ class Part:
         self._digested += written
         self._digests.update(piece)
         self._unchecked += written
-        if self._unchecked >= _SPACE_CHECK_BYTES:
+        if self._unchecked >= SPACE_CHECK_BYTES:
             self._unchecked = 0
-            self._require_space(0)
+            self._space.require(self.target, 0, look=True)
             self._sync.start(self._descriptor)
 
     def digests(self) -> dict[str, str]:
@@ -271,11 +194,11 @@ class Part:
     def publish(self) -> None:
         """Give the file its final name, with everything on the disk first."""
         self._sync.finish()
-        publish(self._descriptor, self.path, self.target)
+        publish(self._descriptor, self.path, self.target, self.held)
         self.held = -1  # the name is gone; close() must not remove anything
         self._forget_state()
-        if self.bad_path.exists():
-            self._forget(self.bad_path)
+        if os.path.exists(bad := self.bad_path):  # noqa: PTH110 - several times as quick, for thousands of files
+            self._forget(bad)
 
     def replace_content(self, decoded: Path) -> None:
         """Take another file's bytes in place of those held (the decoded body)."""
@@ -305,17 +228,6 @@ class Part:
     def _cut_to(self, size: int) -> int:
         os.ftruncate(self._descriptor, size)
         return size
-
-    def _require_space(self, missing: int) -> None:
-        free = free_bytes(self.path.parent)
-        if free < missing + self._reserve:
-            raise NoSpace(
-                "the disk is too small",
-                where=self.target.name,
-                expected=f"{missing + self._reserve:,} bytes free",
-                got=f"{free:,}",
-                next_step="free some space and run this again; what was received is kept",
-            )
 
     def _no_space(self, error: OSError, missing: int) -> None:
         if error.errno not in _FULL:
@@ -349,18 +261,3 @@ class Part:
     def _forget(path: Path) -> None:
         with suppress(FileNotFoundError):
             path.unlink()
-
-
-def publish(descriptor: int, aside: Path, target: Path) -> None:
-    """Mark as verified, fsync, rename, fsync the folder.
-
-    A small file is not synced by itself: whoever records it syncs many at once first, and does not trust one that was
-    never recorded.
-    """
-    os.utime(descriptor, ns=(VERIFIED_MTIME_NS, VERIFIED_MTIME_NS))
-    is_small = os.fstat(descriptor).st_size < SMALL_BYTES
-    if not is_small:
-        os.fsync(descriptor)
-    aside.replace(target)
-    if not is_small:
-        fsync_folder(target.parent)

@@ -256,15 +256,14 @@ def test_a_full_disk_is_named_and_what_came_is_kept(tmp_path: Path, monkeypatch:
     with FaultyServer({"a.bin": CONTENT}) as server:
         with pytest.raises(NoSpace, match=r"a\.bin: the disk is too small; expected"):
             fetch(server, tmp_path, policy=replace(QUICK, reserve_bytes=1 << 60))
-        real_write, limit = part_module.os.write, 400_000
+        real_write, limit = part_module.os.pwrite, 400_000
 
-        def write(descriptor: int, block: Any) -> int:
-            at = part_module.os.lseek(descriptor, 0, 1)
+        def write(descriptor: int, block: Any, at: int) -> int:
             if at + len(block) > limit:
                 raise OSError(28, "No space left on device")
-            return real_write(descriptor, block)
+            return real_write(descriptor, block, at)
 
-        monkeypatch.setattr(part_module.os, "write", write)
+        monkeypatch.setattr(part_module.os, "pwrite", write)
         with pytest.raises(NoSpace, match=r"a\.bin: the disk is full; expected room for [0-9,]+ bytes more"):
             fetch(server, tmp_path)
         monkeypatch.undo()
