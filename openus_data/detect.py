@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from openus_data.archive.names import printable
 from openus_data.cone import detect
 from openus_data.cone.overlay import draw
 from openus_data.decode import decode
@@ -93,7 +94,7 @@ class ConeReport:
     def to_text(self) -> str:
         """A line per file."""
         lines = [_line(detection) for detection in self.detections]
-        return "\n".join([*lines, *(f"{file}: {error}" for file, error in self.failed)])
+        return "\n".join([*lines, *(f"{printable(file)}: {error}" for file, error in self.failed)])
 
 
 def detect_paths(paths: Sequence[Path], *, overlay: Path | None = None) -> ConeReport:
@@ -177,4 +178,4 @@ def _points(cone: Cone) -> list[list[float]]:
 def _line(detection: Detection) -> str:
     cone, box = detection.cone, ",".join(map(str, detection.cone.box))
     words = f"{len(detection.text_boxes)} text boxes"
-    return f"{detection.file}: {cone.geometry} [{box}] confidence {cone.confidence:.2f} ({cone.method}), {words}"
+    return f"{printable(detection.file)}: {cone.geometry} [{box}] confidence {cone.confidence:.2f} ({cone.method}), {words}"

@@ -15,9 +15,14 @@ _DRIVE: Final = re.compile(r"[A-Za-z]:")
 _UNSEEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
+def printable(name: str) -> str:
+    """A name as one line, with ASCII escapes for whatever does not print: a terminal would obey it."""
+    return "".join(c if c.isprintable() and not _UNSEEN.match(c) else ascii(c)[1:-1] for c in name)
+
+
 def shown(name: str) -> str:
     """A member's name fit for a message: one line, ASCII escapes for whatever does not print, at most 80 characters."""
-    text = "".join(c if c.isprintable() and not _UNSEEN.match(c) else ascii(c)[1:-1] for c in name)
+    text = printable(name)
     return text if len(text) <= 80 else f"{text[:50]}...{text[-25:]}"
 
 

@@ -109,7 +109,7 @@ def open_stream(packed: IO[bytes], name: str) -> IO[bytes]:
     if kind == "gz":
         return cast(IO[bytes], gzip.GzipFile(fileobj=packed, mode="rb"))
     if kind == "bz2":
-        return cast(IO[bytes], bz2.BZ2File(packed))
+        return cast(IO[bytes], io.BufferedReader(_Decompressed(packed, bz2.BZ2Decompressor), _PIECE_BYTES))
     if kind == "xz":
         return cast(IO[bytes], io.BufferedReader(_Decompressed(packed, _new_xz), _PIECE_BYTES))
     if kind == "zst":
@@ -136,12 +136,19 @@ def _open_zstd(packed: IO[bytes], name: str) -> IO[bytes]:
 
 
 class _Zstd:
-    """zstandard's decompressor with the interface of lzma's; bounded through small inputs."""
+    """zstandard's decompressor with the interface of lzma's; it takes no bound, so it gets its input in small bites.
+
+    A block of 4 bytes can stand for 128 KiB, so a bite of `_BITE_BYTES` gives 128 MiB at most. Bites shrink while they
+    give much, so that a bomb is stopped by the sink's own count and not by the memory.
+    """
 
     needs_input = True
+    _BITE_BYTES: Final = 1 << 12
+    _LEAST_BITE_BYTES: Final = 1 << 5
 
     def __init__(self, inner: Any, fault: type[Exception]) -> None:
         self._inner, self._fault = inner, fault
+        self.bite_bytes = self._LEAST_BITE_BYTES
 
     @property
     def eof(self) -> bool:
@@ -153,9 +160,14 @@ class _Zstd:
 
     def decompress(self, packed: bytes, _max_length: int) -> bytes:
         try:
-            return bytes(self._inner.decompress(packed))
+            unpacked = bytes(self._inner.decompress(packed))
         except self._fault as error:
             raise OSError("bad zstd data") from error
+        if len(unpacked) > 4 * _PIECE_BYTES:
+            self.bite_bytes = max(self.bite_bytes // 2, self._LEAST_BITE_BYTES)
+        else:
+            self.bite_bytes = min(self.bite_bytes * 2, self._BITE_BYTES)
+        return unpacked
 
 
 class _Decompressed(io.RawIOBase):
@@ -167,8 +179,7 @@ class _Decompressed(io.RawIOBase):
         self._packed, self._new = packed, new
         self._current = new()
         self._rest = b""
-        self._left = b""
-        self._started = False
+        self._left = memoryview(b"")
 
     def readable(self) -> bool:
         return True
@@ -185,17 +196,20 @@ class _Decompressed(io.RawIOBase):
 
     def _fill(self) -> bool:
         if self._current.eof:
-            self._rest = self._current.unused_data.lstrip(b"\0") or self._packed.read(self._PACKED_BYTES).lstrip(b"\0")
+            self._rest = self._current.unused_data.lstrip(b"\0") or self._read().lstrip(b"\0")
             if not self._rest:
                 return False
-            self._current, self._started = self._new(), True
+            self._current = self._new()
         if self._current.needs_input and not self._rest:
-            self._rest = self._packed.read(self._PACKED_BYTES)
+            self._rest = self._read()
             if not self._rest:
                 raise EOFError("the compressed stream was cut short")
-        self._left = self._current.decompress(self._rest, _PIECE_BYTES)
+        self._left = memoryview(self._current.decompress(self._rest, _PIECE_BYTES))
         self._rest = b""
         return True
+
+    def _read(self) -> bytes:
+        return self._packed.read(getattr(self._current, "bite_bytes", self._PACKED_BYTES))
 
 
 def _read_members(tar: tarfile.TarFile, sink: Sink) -> None:

@@ -91,6 +91,7 @@ def read_zip(path: Path, sink: Sink) -> None:
             whole: IO[bytes] = cast(IO[bytes], io.BufferedReader(joined, _PIECE_BYTES)) if len(files) > 1 else files[0]
             archive = stack.enter_context(zipfile.ZipFile(whole))
             members = archive.infolist()
+            _check_count(archive, len(members))
             if len(files) > 1:
                 _place(archive, members, joined.starts)
             _judge(members, sink)
@@ -153,14 +154,28 @@ def _place(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], starts: lis
         member.header_offset += starts[member.volume] - shift
 
 
+def _check_count(archive: zipfile.ZipFile, count: int) -> None:
+    """Refuse a directory of another number of members than the end record says; old writers let it wrap at 65,536."""
+    (declared,) = struct.unpack_from("<H", _end_record(archive), 10)
+    if declared not in (0xFFFF, count % 0x10000):
+        raise DamagedArchive(
+            "the directory does not list all members", expected=f"{declared:,} members", got=f"{count:,}"
+        )
+
+
 def _directory_offset(archive: zipfile.ZipFile) -> int:
     """Offset of the directory as the end record states it."""
+    offset: int = struct.unpack_from("<L", _end_record(archive), 16)[0]
+    return offset
+
+
+def _end_record(archive: zipfile.ZipFile) -> bytes:
+    """The record at the end of the archive, which the standard reader found before."""
     file = cast(IO[bytes], archive.fp)
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - _END_BYTES - _COMMENT_BYTES))
     tail = file.read()
-    offset: int = struct.unpack_from("<L", tail, tail.rfind(_END_MAGIC) + 16)[0]
-    return offset
+    return tail[tail.rfind(_END_MAGIC) :]
 
 
 def _judge(members: list[zipfile.ZipInfo], sink: Sink) -> None:

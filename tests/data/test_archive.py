@@ -8,6 +8,7 @@ import io
 import lzma
 import os
 import random
+import resource
 import stat
 import struct
 import tarfile
@@ -269,6 +270,40 @@ def test_a_bomb_is_stopped_early(tmp_path: Path, name: str) -> None:
     began = time.monotonic()
     refused(tmp_path, name, content, ArchiveLimit, "beyond reason")
     assert time.monotonic() - began < 5
+
+
+def test_a_zstd_bomb_is_stopped_in_little_memory_and_time(tmp_path: Path) -> None:
+    """zstandard takes no bound on what it gives: a few kilobytes of input are hundreds of megabytes."""
+    content = make_zst(make_tar({"zeros": bytes(1 << 20), "more": bytes(400 << 20)}))
+    began, held = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(tmp_path, "a.tar.zst", content, ArchiveLimit, "beyond reason")
+    assert time.process_time() - began < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 200 << 10
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tar.bz2", "a.tar.xz", "a.tar.zst"])
+def test_rubbish_behind_a_compressed_stream_is_found(tmp_path: Path, name: str) -> None:
+    refused(tmp_path, name, GOOD[name]() + b"JUNK" * 100, DamagedArchive)
+
+
+def test_a_sparse_member_cannot_fill_the_disk(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("big")
+    content = b"1\n0\n512\n".ljust(512, b"\0") + b"x" * 512
+    member.size = len(content)
+    member.pax_headers = {
+        "GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "big", "GNU.sparse.realsize": str(1 << 40),
+    }  # fmt: skip
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(member, io.BytesIO(content))
+    refused(tmp_path, "a.tar", out.getvalue(), ArchiveLimit, "beyond reason")
+
+
+@pytest.mark.parametrize("declared", [1, 3, 9999])
+def test_a_zip_that_declares_another_number_of_members_is_refused(tmp_path: Path, declared: int) -> None:
+    content = bytearray(make_zip({"a": b"1", "b": b"2"}))
+    struct.pack_into("<HH", content, content.rindex(b"PK\x05\x06") + 8, declared, declared)
+    refused(tmp_path, "a.zip", bytes(content), DamagedArchive, "does not list all members")
 
 
 def test_an_archive_of_nothing_but_padding_is_no_success(tmp_path: Path) -> None:

@@ -61,3 +61,11 @@ def test_the_panels_of_a_dual_screen_are_a_list_of_polygons(tmp_path: Path) -> N
     entry = json.loads(json.dumps(detect_paths([path]).to_json()))["detections"][0]
     assert entry["geometry"] == "multi"
     assert len(entry["polygon"]) == 2 and len(entry["polygon"][0][0]) == 2
+
+
+def test_a_name_that_a_terminal_would_obey_is_escaped(tmp_path: Path) -> None:
+    (tmp_path / "red\x1b[31m\nline.png").write_bytes(b"no picture")
+    write_phantom(tmp_path, "blue\x1b[34m.png")
+    lines = detect_paths([tmp_path]).to_text().splitlines()
+    assert len(lines) == 2 and "\x1b" not in "".join(lines)
+    assert r"blue\x1b[34m.png" in lines[0] and r"red\x1b[31m\nline.png" in lines[1]
