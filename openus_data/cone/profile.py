@@ -90,7 +90,10 @@ def _ends(mask: Mask) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray
 
 
 def _off_rim(x: NDArray[np.float64], y: NDArray[np.float64], keep: Mask) -> Points:
-    return np.column_stack((x[keep], y[keep]))
+    x, y = x[keep], y[keep]
+    points = np.empty((len(x), 2))
+    points[:, 0], points[:, 1] = x, y
+    return points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

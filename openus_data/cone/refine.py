@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,35 +78,32 @@ def steps(point: Polygon, normal: Polygon, distance: Grey, reach: float) -> _Ste
     return offset, weight
 
 
-def _robust(weight: NDArray[np.float64], residual: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weights that forget what is far from the rest."""
-    seen = np.abs(residual[weight > 0])
-    spread = max(0.6, 1.5 * _median(seen)) if len(seen) else 1.0
-    return weight / (1 + (residual / spread) ** 2) ** 2
-
-
 def _solve(design: _Reals, offset: _Reals, weight: _Reals, damp: _Reals) -> _Reals:
-    """Damped, weighted and reweighted least squares; the move (K,) of K numbers."""
-    move: _Reals = np.zeros(design.shape[1])
-    residual = np.subtract(offset, _level(offset, weight), dtype=np.float64)
+    """Damped, weighted and reweighted least squares; the move (K,) of K numbers.
+
+    The weights forget what is far from the rest, so that a dark stretch or a word at the border moves nothing.
+    """
+    seen = np.flatnonzero(weight)
+    if not len(seen):
+        return np.zeros(design.shape[1])
+    design, weight = design[seen], weight[seen]
+    target = offset[seen].astype(np.float64)[:, None]
+    residual = target[:, 0] - _median(target[:, 0])
     damping = np.diag(damp)
     for _ in range(3):
-        w = _robust(weight, residual)
-        weighted = design * w[:, None]
-        move = np.linalg.solve(weighted.T @ design + damping, weighted.T @ offset).astype(np.float64, copy=False)
-        residual = np.subtract(offset, design @ move, dtype=np.float64)
-    return move
-
-
-def _level(offset: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
-    seen = offset[weight > 0]
-    return _median(seen) if len(seen) else 0.0
+        spread = max(0.6, 1.5 * _median(np.abs(residual)))
+        weighted = design.T * (weight / (1 + (residual / spread) ** 2) ** 2)
+        move = cv2.solve(weighted @ design + damping, weighted @ target, flags=cv2.DECOMP_CHOLESKY)[1]
+        residual = (target - design @ move)[:, 0]
+    found: _Reals = move[:, 0].astype(np.float64, copy=False)
+    return found
 
 
 def _median(values: NDArray[np.float64]) -> float:
     """Of (N,), N at least 1; np.median takes several times as long for so few."""
     half = len(values) // 2
-    ordered = np.sort(values)
+    ordered = values.copy()
+    ordered.sort()
     return float(ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2)
 
 
@@ -194,11 +192,11 @@ def _shift(axis: int, level: float, along: NDArray[np.float64], sign: float, dis
 
 
 def _weighted_median(offset: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
-    if (weight > 0).sum() < 4:
+    if np.count_nonzero(weight) < 4:
         return 0.0
-    order = np.argsort(offset)
-    total = np.cumsum(weight[order])
-    return float(offset[order][np.searchsorted(total, total[-1] / 2)])
+    order = offset.argsort()
+    total = weight[order].cumsum()
+    return float(offset[order[total.searchsorted(total[-1] / 2)]])
 
 
 def _refine_slab(slab: Slab, distance: Grey, reach: float) -> Slab:

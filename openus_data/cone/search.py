@@ -16,6 +16,8 @@ from openus_data.cone.shape import Shape, Slab
 _LEVELS = (0, 2, 6, 12)
 _NEW_CELLS = 0.97
 _AREA_BONUS = 0.08
+_LEAST_BREACH, _FULL = 0.02, 0.6
+_WORSE = 0.05
 _POOR, _GOOD, _VERY_GOOD = 1.1, 1.25, 1.4
 EXCELLENT = 1.5
 """Merit of a fit that no other can better by much."""
@@ -49,15 +51,29 @@ def search(evidence: Evidence, allowed: Mask | None = None) -> Found | None:
         if parts is None or parts.total > _NEW_CELLS * before:
             continue
         before = parts.total
-        for group in groups(parts):
-            found = search_mask(group.mask)
-            if found is not None:
-                best = _better(best, replace(found, merit=found.merit - group.price, level=level, parts=parts))
-            if best is not None and best.merit > _VERY_GOOD:
-                break
-        if best is not None and best.merit > _GOOD and (level > 0 or best.merit > _VERY_GOOD):
+        here = _search_level(parts, level)
+        worse = best is not None and here is not None and here.merit < best.merit - _WORSE
+        best = _better(best, here)
+        if best is not None and (worse or best.merit > (_GOOD if level else _VERY_GOOD) or _tight(best.score)):
             break
     return best
+
+
+def _search_level(parts: Parts, level: int) -> Found | None:
+    """The best shape for the groups of parts at one level."""
+    best: Found | None = None
+    for group in groups(parts):
+        found = search_mask(group.mask)
+        if found is not None:
+            best = _better(best, replace(found, merit=found.merit - group.price, level=level, parts=parts))
+        if best is not None and best.merit > _VERY_GOOD:
+            break
+    return best
+
+
+def _tight(score: Score) -> bool:
+    """Whether a shape is full of echo, with none beyond it, so that a higher level has nothing to mend."""
+    return score.breach + score.spill < _LEAST_BREACH and score.cover > _FULL
 
 
 def search_mask(mask: Mask) -> Found | None:
