@@ -177,5 +177,5 @@ def _points(cone: Cone) -> list[list[float]]:
 
 def _line(detection: Detection) -> str:
     cone, box = detection.cone, ",".join(map(str, detection.cone.box))
-    words = f"{len(detection.text_boxes)} text boxes"
-    return f"{printable(detection.file)}: {cone.geometry} [{box}] confidence {cone.confidence:.2f} ({cone.method}), {words}"
+    name, words = printable(detection.file), f"{len(detection.text_boxes)} text boxes"
+    return f"{name}: {cone.geometry} [{box}] confidence {cone.confidence:.2f} ({cone.method}), {words}"
