@@ -276,6 +276,8 @@ def _move_all(wanted: Sequence[Wanted], archives: Path, ledger: Ledger, run: _Ru
     free = free_bytes(archives)
     if missing > free:
         raise NoSpace("the disk is too small for the archives", expected=f"{missing:,} bytes free", got=f"{free:,}")
+    for parent in {(archives / w.name).parent for w in wanted}:
+        parent.mkdir(parents=True, exist_ok=True)
     run.meter.expect(missing)
     futures: list[Future[FileReport]] = [
         run.transfers.submit(partial(_move_one, want, archives, ledger, run)) for want in wanted
@@ -290,7 +292,6 @@ def _move_one(want: Wanted, archives: Path, ledger: Ledger, run: _Run) -> FileRe
     path = archives / want.name
     if _is_kept(want, path, ledger):
         return FileReport(name=want.name, size_bytes=ledger.files[want.name].bytes, state="kept")
-    path.parent.mkdir(parents=True, exist_ok=True)
     failure: OpenUSDataError | None = None
     try:
         if (entry := _adopt(want, path)) is not None:

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 READ_BYTES: Final = 1 << 20
 LISTING_CAP_BYTES: Final = 64 << 20
+_NO_RETRY: Final = urllib3.Retry(False, redirect=False)
 _BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 520, 521, 522, 523, 524})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _ALWAYS: Final = {"User-Agent": "openus-data (+https://pypi.org/project/openus/)", "Accept": "*/*"}
@@ -209,7 +210,7 @@ class Client:
                 assert_same_host=False,
                 preload_content=False,
                 decode_content=False,
-                retries=False,
+                retries=_NO_RETRY,
                 timeout=self._timeout,
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
