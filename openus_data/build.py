@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import time
 from dataclasses import dataclass
 
@@ -83,14 +84,18 @@ def _run(plan: BuildPlan, started: float) -> BuildReport:
     out = plan.request.out
     finish_commit(out)
     with Staging(out) as staging:
-        first, table, assignment = _decide(plan, staging)
-        built = _write_shards(plan, staging, table, assignment)
-        _account(first, table, assignment, staging)
-        _write_records(staging, first, table, built)
-        _write_tables(plan, staging, first, built)
-    is_changed = publish(out, built.shards)
+        first = FirstStage(plan, staging)
+        first.run()
+        is_current = first.is_current()
+        shards: tuple[str, ...] = ()
+        if not is_current:
+            first, shards = _rebuild(plan, staging, first)
+    is_changed = not is_current and publish(out, shards)
+    if is_current:
+        shutil.rmtree(staging.folder)
     if is_changed or not all((out / name).exists() for name in DERIVED_NAMES):
         datacard.write_cards(out, plan.cards(first.counts))
+    first.remember()
     return BuildReport(
         datasets=first.counts,
         missing=dict(plan.missing),
@@ -99,24 +104,36 @@ def _run(plan: BuildPlan, started: float) -> BuildReport:
         reused=first.reused,
         seconds=time.monotonic() - started,
         is_changed=is_changed,
+        hints=(f"{first.mended} files cut as most of their device and size are",) if first.mended else (),
     )
 
 
-def _decide(plan: BuildPlan, staging: Staging) -> tuple[FirstStage, SampleTable, Assignment]:
-    """The first stage and the barrier: every candidate, and where it goes.
+def _rebuild(plan: BuildPlan, staging: Staging, first: FirstStage) -> tuple[FirstStage, tuple[str, ...]]:
+    """All that lies behind the first stage, up to the finished files in .staging/new, and the names of the shards."""
+    first, table, assignment = _decide(plan, staging, first)
+    built = _write_shards(plan, staging, table, assignment)
+    _account(first, table, assignment, staging)
+    _write_records(staging, first, table, built)
+    _write_tables(plan, staging, first, built)
+    return first, tuple(built.shards)
+
+
+def _decide(plan: BuildPlan, staging: Staging, first: FirstStage) -> tuple[FirstStage, SampleTable, Assignment]:
+    """The barrier: every candidate, and where it goes.
 
     A sample that no split held in an earlier build, and that one holds now, was not kept: its file is worked on again.
     """
     while True:
-        first = FirstStage(plan, staging)
         with SampleTableBuilder(staging.folder) as builder:
-            first.run(builder)
+            first.fill(builder)
         table = builder.finish(_duplicate_settings(plan.recipe))
         assignment = assign(table.split_input, _split_settings(plan.recipe))
         lost = np.flatnonzero(assignment.is_kept & ~table.is_stored)
         if not len(lost):
             return first, table, assignment
         _forget(plan, staging, table, lost)
+        first = FirstStage(plan, staging)
+        first.run()
 
 
 def _forget(plan: BuildPlan, staging: Staging, table: SampleTable, lost: NDArray[np.int64]) -> None:
@@ -242,6 +259,7 @@ def _write_tables(plan: BuildPlan, staging: Staging, first: FirstStage, built: _
         recipe=plan.recipe_json(),
         datasets=first.counts,
         cards=first.cards,
+        inputs=first.inputs(),
         shards={
             name: {"samples": s.samples, "bytes": s.size_bytes, "sha256": s.sha256} for name, s in built.shards.items()
         },
@@ -259,7 +277,7 @@ def _write_records(staging: Staging, first: FirstStage, table: SampleTable, buil
     path = staging.new / RECORDS_NAME
     path.unlink(missing_ok=True)
     with Journal(path) as records:
-        for book, start in first.places()[1].tolist():
+        for book, start in first.places().tolist():
             header = staging.record_at(book, start).header
             at = int(np.searchsorted(codes, 2 * start + book))
             for number, sample in enumerate(header["samples"]):

@@ -39,6 +39,11 @@ class DatasetCounts:
     kept: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
 
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> DatasetCounts:
+        """What `to_json` gave."""
+        return cls(**{**plain, "kept": Counter(plain["kept"]), "rejected": Counter(plain["rejected"])})
+
     def to_json(self) -> dict[str, Any]:
         """The counts with sorted keys."""
         plain = {k: v for k, v in asdict(self).items() if k not in ("kept", "rejected")}
@@ -133,6 +138,7 @@ def build_json(
     recipe: Mapping[str, Any],
     datasets: Mapping[str, DatasetCounts],
     cards: Mapping[str, str],
+    inputs: Mapping[str, str],
     shards: Mapping[str, Mapping[str, int | str]],
     digests: Mapping[str, str],
 ) -> str:
@@ -142,6 +148,7 @@ def build_json(
         recipe: as resolved.
         datasets: counts by id.
         cards: digest of each dataset's card.
+        inputs: digest of each dataset's files and of what the listing said of them.
         shards: samples, bytes and sha256 by name.
         digests: SHA-256 of manifest and rejects.
     """
@@ -151,6 +158,7 @@ def build_json(
         "versions": versions(),
         "recipe": dict(recipe),
         "cards": dict(cards),
+        "inputs": dict(inputs),
         "datasets": {name: counts.to_json() for name, counts in datasets.items()},
         "shards": dict(shards),
         "sha256": dict(digests),

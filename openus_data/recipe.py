@@ -34,6 +34,7 @@ class ImageRecipe:
         jpeg_quality: 1 to 100, for codec jpeg.
         blacken_outside: pixels outside the scan area become black.
         panels: one sample a panel where a frame shows several.
+        consensus: a file whose scan area is doubtful is cut where most files of its dataset, device and frame size are.
         least_confidence: a cone less certain than this only crops to its box; nothing inside the box is blackened.
         view: scan stores what the screen shows, polar the scan area in beam space (depth down, beam across); what has
             no known geometry stays as it is and is flagged `not_polar`.
@@ -43,6 +44,7 @@ class ImageRecipe:
     jpeg_quality: int = 95
     blacken_outside: bool = True
     panels: bool = True
+    consensus: bool = True
     least_confidence: float = 0.3
     view: Literal["scan", "polar"] = "scan"
 

@@ -20,8 +20,10 @@ from openus_data.decode import decode
 from openus_data.deid.headers import read_facts
 from openus_data.deid.pseudonym import Pseudonymizer
 from openus_data.errors import MissingExtra, NotUltrasound, OpenUSDataError, UnsupportedFormat
-from openus_data.first_stage.records import DatasetTerms, SourceResult, SourceTask, StageOne, reject_of
+from openus_data.first_stage.records import DatasetTerms, SourceResult, SourceTask, StageOne, item_text, reject_of
 from openus_data.first_stage.sample_maker import SampleMaker
+from openus_data.first_stage.seen import file_states, seen_key
+from openus_data.first_stage.votes import cone_digest
 from openus_data.recipe import BuildRecipe
 from openus_data.records import Item
 from openus_data.schema import PIPELINE_VERSION
@@ -33,14 +35,16 @@ def process(task: SourceTask, stage: StageOne) -> SourceResult:
     """Work on one file. Whatever is wrong with it becomes a reject; nothing it says about a person is kept."""
     item, terms = task.item, stage.datasets[task.item.dataset]
     try:
+        states = file_states(item)
         source = keyed_digest(item.path, terms.pseudonymizer.key)
         print_ = fingerprint(item, source, stage)
+        seen = seen_key(item, states, print_, terms)
         if print_ == task.known:
-            return SourceResult(fingerprint=print_, is_unchanged=True)
+            return SourceResult(fingerprint=print_, is_unchanged=True, seen=seen)
     except OSError as error:
         reject = reject_of(item, terms, "decode", "unreadable", type(error).__name__)
         return SourceResult(fingerprint="", rejects=(reject,))
-    return replace(_work(item, source, stage), fingerprint=print_)
+    return replace(_work(task, source, stage), fingerprint=print_, seen=seen)
 
 
 def keyed_digest(path: Path, key: bytes) -> str:
@@ -56,14 +60,7 @@ def fingerprint(item: Item, source: str, stage: StageOne) -> str:
     """What the result of this file depends on, keyed: equal fingerprints, equal results."""
     terms = stage.datasets[item.dataset]
     masks = [_mask_digest(mask, terms.pseudonymizer.key) for mask in item.masks]
-    return terms.pseudonymizer.identifier("fingerprint", terms.settings, repr(_item_text(item)), source, *masks)
-
-
-def _item_text(item: Item) -> list[object]:
-    return [
-        item.relative, item.subject, item.study, item.split, item.frames, sorted(item.facts.items(), key=repr),
-        sorted(item.labels.items()),
-    ]  # fmt: skip
+    return terms.pseudonymizer.identifier("fingerprint", terms.settings, item_text(item), source, *masks)
 
 
 @functools.lru_cache(maxsize=512)
@@ -80,11 +77,11 @@ def settings_digest(recipe: BuildRecipe, terms: DatasetTerms) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _work(item: Item, source: str, stage: StageOne) -> SourceResult:
-    terms = stage.datasets[item.dataset]
+def _work(task: SourceTask, source: str, stage: StageOne) -> SourceResult:
+    item, terms = task.item, stage.datasets[task.item.dataset]
     try:
         media = decode(item.path, read_facts=read_facts)
-        work = SampleMaker(item, source, media, terms, stage.recipe)
+        work = SampleMaker(item, source, media, terms, stage.recipe, prior=task.prior)
         samples, rejects = work.run()
     except OpenUSDataError as error:
         return SourceResult(fingerprint="", rejects=(reject_of(item, terms, "decode", _reason(error), str(error)),))
@@ -94,6 +91,8 @@ def _work(item: Item, source: str, stage: StageOne) -> SourceResult:
         rejects=rejects,
         frames=media.frame_count,
         skipped=media.frame_count - work.frames_used,
+        ballot=work.ballot,
+        prior=None if task.prior is None else cone_digest(task.prior),
     )
 
 

@@ -13,14 +13,25 @@ import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from openus_data.errors import CorpusError
-from openus_data.first_stage.journal import Blob, Header, Journal, Record, read_record, read_records
+from openus_data.errors import CorpusError, UsageError
+from openus_data.first_stage.journal import (
+    Blob,
+    Header,
+    Journal,
+    Record,
+    read_mark,
+    read_marks,
+    read_record,
+    read_records,
+)
 from openus_data.first_stage.records import EncodedSample, SourceResult
 from openus_data.records import Reject
+from openus_data.schema import BUILD_NAME
 from openus_data.shards import list_shards, read_sidecar, tar_bytes
 
 STAGING_DIR: Final = ".staging"
@@ -30,13 +41,6 @@ NEW_DIR: Final = "new"
 RECORDS_BOOK, JOURNAL_BOOK = 0, 1
 _DECIDED_LATER_BYTES: Final = 128
 """What split and duplicate group may add to a sample's JSON."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
-    fingerprint: int
-    book: int
-    start: int
 
 
 class Staging(AbstractContextManager["Staging"]):
@@ -52,16 +56,16 @@ class Staging(AbstractContextManager["Staging"]):
         self._out = out
         self._journal = Journal(self.folder / JOURNAL_NAME)
         self._paths = book_paths(out)
-        self._known: dict[int, _Known] = {}
+        self._places: dict[int, int] = {}
+        """By the file's id as a number: 2 * start + book. A few numbers a file, so that a million fit."""
 
     def __enter__(self) -> Staging:
         self._journal.__enter__()
-        self._handles = [path.open("rb") if path.exists() else None for path in self._paths]
-        sound = {name for name in list_shards(self._out) if _is_whole(self._out / name)}
-        for book, path in enumerate(self._paths):
-            for record in read_records(path):
-                if book == JOURNAL_BOOK or _is_stored(record, sound):
-                    self._remember(record, book)
+        self._handles = [path.open("rb", buffering=0) if path.exists() else None for path in self._paths]
+        for number, start in _stored_records(self._out):
+            self._places[number] = 2 * start + RECORDS_BOOK
+        for mark in read_marks(self._paths[JOURNAL_BOOK]):
+            self._places[mark.item] = 2 * mark.start + JOURNAL_BOOK
         return self
 
     def __exit__(
@@ -74,29 +78,38 @@ class Staging(AbstractContextManager["Staging"]):
 
     def known(self, item: str) -> str | None:
         """Fingerprint of the work that was done on a source file, or None."""
-        found = self._known.get(_number(item))
-        return None if found is None else f"{found.fingerprint:020x}"
+        place = self._places.get(_number(item))
+        if place is None:
+            return None
+        book = place % 2
+        return f"{read_mark(self._paths[book], self._handle(book), place // 2).fingerprint:020x}"
 
-    def record(self, item: str) -> tuple[Record, int]:
-        """The record of a known source file, and its book."""
-        found = self._known[_number(item)]
-        return self.record_at(found.book, found.start), found.book
+    def place(self, item: str) -> tuple[int, int]:
+        """Book and start of the record of a known source file."""
+        place = self._places[_number(item)]
+        return place % 2, place // 2
 
     def record_at(self, book: int, start: int) -> Record:
         """The record that starts at a known place of a book."""
-        handle = self._handles[book]
-        if handle is None:
-            raise CorpusError("a staged record is gone", where=RECORDS_NAME, next_step="run the build again")
-        return read_record(self._paths[book], handle, start)
+        return read_record(self._paths[book], self._handle(book), start)
 
-    def carried(self, requested: set[str]) -> Iterator[Record]:
-        """Records of earlier builds whose dataset is not asked for this time."""
+    def carried(self, datasets: set[str]) -> Iterator[Record]:
+        """Records of the last build that belong to these datasets.
+
+        Raises:
+            UsageError: pictures of theirs are gone, and their files are not at hand.
+        """
         for record in read_records(self._paths[RECORDS_BOOK]):
-            if record.header["dataset"] not in requested:
-                yield record
+            dataset = record.header["dataset"]
+            if dataset not in datasets:
+                continue
+            if _number(record.header["item"]) not in self._places:
+                raise UsageError("pictures of earlier builds are gone", where=dataset,
+                                 next_step="name this dataset too, so that it is built again")  # fmt: skip
+            yield record
 
-    def keep(self, dataset: str, item: str, result: SourceResult) -> tuple[Record, int]:
-        """Write the result of one source file; returns its record and the book."""
+    def keep(self, dataset: str, item: str, result: SourceResult) -> None:
+        """Write the result of one source file; an earlier record of it no longer counts."""
         blobs = [b for s in result.samples for b in (s.image, s.mask) if b is not None]
         header: Header = {
             "dataset": dataset,
@@ -104,23 +117,24 @@ class Staging(AbstractContextManager["Staging"]):
             "fingerprint": result.fingerprint,
             "frames": result.frames,
             "skipped": result.skipped,
+            "ballot": result.ballot,
+            "prior": result.prior,
             "rejects": [[r.stage, r.reason, r.detail] for r in result.rejects],
             "samples": [_sample_header(sample) for sample in result.samples],
             "blobs": [[len(b), zlib.crc32(b)] for b in blobs],
         }
-        record = self._journal.append(header, blobs)
-        self._remember(record, JOURNAL_BOOK)
-        return record, JOURNAL_BOOK
+        self._places[_number(item)] = 2 * self._journal.append(header, blobs).start + JOURNAL_BOOK
 
     def forget(self, items: set[str]) -> None:
         """Have these source files worked on again."""
         for item in items:
-            self._known.pop(_number(item), None)
+            self._places.pop(_number(item), None)
 
-    def _remember(self, record: Record, book: int) -> None:
-        self._known[_number(record.header["item"])] = _Known(
-            fingerprint=_number(record.header["fingerprint"]), book=book, start=record.start
-        )
+    def _handle(self, book: int) -> FileIO:
+        handle = self._handles[book]
+        if handle is None:
+            raise CorpusError("a staged record is gone", where=RECORDS_NAME, next_step="run the build again")
+        return handle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,13 +202,39 @@ def _number(name: str) -> int:
     return int(name, 16)
 
 
-def _is_stored(record: Record, sound: set[str]) -> bool:
-    """Whether what the record's samples need is still in whole shards."""
-    return all(s["at"] is None or s["at"]["shard"] in sound for s in record.header["samples"])
+def _stored_records(out: Path) -> Iterator[tuple[int, int]]:
+    """Id and start of every record of the last build whose samples all lie in whole shards."""
+    records = out / RECORDS_NAME
+    if is_whole(out):
+        yield from ((mark.item, mark.start) for mark in read_marks(records))
+        return
+    sound = {name for name in list_shards(out) if _size_of(out / name) is not None}
+    for record in read_records(records):
+        if all(s["at"] is None or s["at"]["shard"] in sound for s in record.header["samples"]):
+            yield _number(record.header["item"]), record.start
 
 
-def _is_whole(shard: Path) -> bool:
+def is_whole(out: Path) -> bool:
+    """Whether every shard that build.json names is there with its sidecar, as long as it says, and no other is."""
+    named = read_build(out).get("shards")
+    return named is not None and named.keys() == set(list_shards(out)) and all(
+        _size_of(out / name) == shard["bytes"] for name, shard in named.items()
+    )  # fmt: skip
+
+
+def read_build(out: Path) -> dict[str, Any]:
+    """The content of OUT/build.json; empty where there is none or it cannot be read."""
     try:
-        return read_sidecar(shard).size_bytes == shard.stat().st_size
-    except CorpusError:
-        return False
+        content: dict[str, Any] = json.loads((out / BUILD_NAME).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content
+
+
+def _size_of(shard: Path) -> int | None:
+    """Bytes of a shard that is as long as its sidecar says; None of others."""
+    try:
+        size = shard.stat().st_size
+        return size if read_sidecar(shard).size_bytes == size else None
+    except (CorpusError, FileNotFoundError):
+        return None

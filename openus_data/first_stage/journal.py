@@ -18,18 +18,23 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from openus_data.errors import CorpusError
 
 Header = dict[str, Any]
 """JSON of one record; its `blobs` are [size in bytes, CRC-32] of the bytes behind it, in order."""
 
-_MAGIC: Final = b"OUSJ"
-_PREFIX: Final = struct.Struct("<4sII")
-"""Magic, length of the packed header, CRC-32 of the packed header."""
+_MAGIC: Final = b"OUSK"
+_PREFIX: Final = struct.Struct("<4sIQ10s10s")
+"""Magic, length of the packed header, of the blobs, and the header's `item` and `fingerprint` as bytes."""
+_CHECK: Final = struct.Struct("<I")
+"""CRC-32 of prefix and packed header, between the two."""
+_HEAD_BYTES: Final = _PREFIX.size + _CHECK.size
+_USUAL_BYTES: Final = 4096
 _SYNC_BYTES: Final = 128 << 20
 _COPY_BYTES: Final = 1 << 20
 _PACK_LEVEL: Final = 1
@@ -126,15 +131,17 @@ class Journal(AbstractContextManager["Journal"]):
         """
         assert self._handle is not None, "used outside its block"
         packed = pack(header)
+        blob_bytes = sum(int(size) for size, _ in header["blobs"])
+        prefix = _PREFIX.pack(_MAGIC, len(packed), blob_bytes, *(_id_bytes(header, n) for n in ("item", "fingerprint")))
         try:
-            self._write(_PREFIX.pack(_MAGIC, len(packed), zlib.crc32(packed)) + packed)
+            self._write(prefix + _CHECK.pack(zlib.crc32(packed, zlib.crc32(prefix))) + packed)
             for blob in blobs:
                 self._write(blob) if isinstance(blob, bytes) else self._copy(blob)
         except OSError:
             os.ftruncate(self._handle.fileno(), self._at)  # the disk is full: what stands must stay sound
             self._handle.seek(self._at)
             raise
-        offset = self._at + _PREFIX.size + len(packed)
+        offset = self._at + _HEAD_BYTES + len(packed)
         record = Record(path=self._path, header=header, start=self._at, offset=offset)
         if self._handle.tell() != record.end:
             raise CorpusError("a record does not hold the bytes its header says", where=self._path.name)
@@ -169,41 +176,89 @@ def pack(header: Header) -> bytes:
     return zlib.compress(text.encode(), _PACK_LEVEL)
 
 
+class Mark(NamedTuple):
+    """What a record says of itself without its header being unpacked: its ids as numbers, and where it lies."""
+
+    item: int
+    fingerprint: int
+    start: int
+    offset: int
+    end: int
+
+
+def read_marks(path: Path) -> Iterator[Mark]:
+    """The marks of the sound records of a journal in order; stops at a torn end. No file, no records."""
+    if not path.exists():
+        return
+    with path.open("rb", buffering=0) as handle:
+        size, start = os.fstat(handle.fileno()).st_size, 0
+        while (found := _sound_at(handle, start, size)) is not None:
+            yield found[0]
+            start = found[0].end
+
+
 def read_records(path: Path) -> Iterator[Record]:
     """The sound records of a journal in order, without their blobs; stops at a torn end. No file, no records."""
     if not path.exists():
         return
-    with path.open("rb") as handle:
-        start = 0
-        while (record := _record_at(path, handle, start)) is not None:
+    with path.open("rb", buffering=0) as handle:
+        size, start = os.fstat(handle.fileno()).st_size, 0
+        while (found := _sound_at(handle, start, size)) is not None:
+            record = _record(path, *found)
             yield record
             start = record.end
 
 
-def read_record(path: Path, handle: BinaryIO, start: int) -> Record:
+def read_record(path: Path, handle: FileIO, start: int) -> Record:
     """The record that starts at a known place of an open journal.
 
     Raises:
         CorpusError: there is none.
     """
-    record = _record_at(path, handle, start)
-    if record is None:
+    return _record(path, *_found_at(path, handle, start))
+
+
+def read_mark(path: Path, handle: FileIO, start: int) -> Mark:
+    """The mark of the record that starts at a known place of an open journal.
+
+    Raises:
+        CorpusError: there is none.
+    """
+    return _found_at(path, handle, start)[0]
+
+
+def _found_at(path: Path, handle: FileIO, start: int) -> tuple[Mark, bytes]:
+    found = _sound_at(handle, start, os.fstat(handle.fileno()).st_size)
+    if found is None:
         raise CorpusError("a staged record is damaged", where=path.name, next_step="run the build again")
-    return record
+    return found
 
 
-def _record_at(path: Path, handle: BinaryIO, start: int) -> Record | None:
-    handle.seek(start)
-    prefix = handle.read(_PREFIX.size)
-    if len(prefix) < _PREFIX.size:
+def _record(path: Path, mark: Mark, packed: bytes) -> Record:
+    return Record(path=path, header=json.loads(zlib.decompress(packed)), start=mark.start, offset=mark.offset)
+
+
+def _sound_at(handle: FileIO, start: int, file_bytes: int) -> tuple[Mark, bytes] | None:
+    """Mark and packed header of the record at `start`; None where no whole record is."""
+    data = os.pread(handle.fileno(), _HEAD_BYTES + _USUAL_BYTES, start)
+    if len(data) < _HEAD_BYTES:
         return None
-    magic, packed_size, crc = _PREFIX.unpack(prefix)
-    packed = handle.read(packed_size) if magic == _MAGIC else b""
-    if len(packed) != packed_size or zlib.crc32(packed) != crc:
+    magic, packed_bytes, blob_bytes, item, fingerprint = _PREFIX.unpack_from(data)
+    offset = start + _HEAD_BYTES + packed_bytes
+    if magic != _MAGIC or offset + blob_bytes > file_bytes:
         return None
-    header = json.loads(zlib.decompress(packed))
-    record = Record(path=path, header=header, start=start, offset=start + _PREFIX.size + packed_size)
-    return record if record.end <= os.fstat(handle.fileno()).st_size else None
+    if packed_bytes > _USUAL_BYTES:
+        data += os.pread(handle.fileno(), packed_bytes - _USUAL_BYTES, start + len(data))
+    packed = data[_HEAD_BYTES : _HEAD_BYTES + packed_bytes]
+    if zlib.crc32(packed, zlib.crc32(data[: _PREFIX.size])) != _CHECK.unpack_from(data, _PREFIX.size)[0]:
+        return None
+    numbers = int.from_bytes(item, "big"), int.from_bytes(fingerprint, "big")
+    return Mark(*numbers, start, offset, offset + blob_bytes), packed
+
+
+def _id_bytes(header: Header, name: str) -> bytes:
+    """An id of 20 hexadecimal digits as 10 bytes; zeros where the header has none."""
+    return int(header.get(name) or "0", 16).to_bytes(10, "big")
 
 
 def _sound_length(path: Path) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from openus_data.card import Card
 from openus_data.deid.pseudonym import Pseudonymizer
 from openus_data.recipe import BuildRecipe, Policy
-from openus_data.records import Candidate, Item, Reject
+from openus_data.records import Candidate, Cone, Item, Reject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +63,12 @@ class SourceTask:
     Args:
         item: the file.
         known: fingerprint of the work that was done on it before, or None.
+        prior: scan area that is taken in place of what the file shows (see `votes`), or None.
     """
 
     item: Item
     known: str | None = None
+    prior: Cone | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +101,9 @@ class SourceResult:
         rejects: why frames, panels or the whole file gave none.
         frames: frames that the file holds; 0 when that could not be found out.
         skipped: frames left out by the frame policy.
+        ballot: what the file says of its device's scan area (see `votes`), or None.
+        prior: digest of the scan area that was taken in place of the file's own, or None.
+        seen: key under which the file need not be read again while its size and times stay (see `seen`), or None.
     """
 
     fingerprint: str
@@ -106,6 +112,18 @@ class SourceResult:
     rejects: tuple[Reject, ...] = ()
     frames: int = 0
     skipped: int = 0
+    ballot: dict[str, Any] | None = field(default=None, repr=False)
+    prior: str | None = None
+    seen: int | None = None
+
+
+def item_text(item: Item) -> str:
+    """What the listing says of a file; part of its fingerprint."""
+    parts = [
+        item.relative, item.subject, item.study, item.split, item.frames, sorted(item.facts.items(), key=repr),
+        sorted(item.labels.items()),
+    ]  # fmt: skip
+    return repr(parts)
 
 
 def item_id(item: Item, terms: DatasetTerms) -> str:

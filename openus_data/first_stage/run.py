@@ -1,33 +1,38 @@
-"""Running `process` over every file of a build, and taking in what earlier runs have done already."""
+"""Running `process` over every file of a build, and taking in what earlier runs have done already.
+
+first = FirstStage(plan, staging)
+first.run()                         # every file that needs it is worked on
+if not first.is_current(): first.fill(table)
+"""
 
 from __future__ import annotations
 
-import json
 import logging
-from array import array
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openus_data.build_plan import BuildPlan, Source
+from openus_data.build_plan import BuildPlan
 from openus_data.build_report import PIXEL_LIBRARIES, DatasetCounts, is_failure, versions
 from openus_data.errors import UsageError
 from openus_data.executor import Outcome, TaskLimits, open_executor
 from openus_data.first_stage.candidate import process
-from openus_data.first_stage.folder import RECORDS_BOOK, RECORDS_NAME, Staging, rejects_of
+from openus_data.first_stage.folder import RECORDS_BOOK, RECORDS_NAME, Staging, is_whole, read_build, rejects_of
+from openus_data.first_stage.inputs import Inputs
 from openus_data.first_stage.journal import Record
 from openus_data.first_stage.records import SourceResult, SourceTask, StageOne, item_id
 from openus_data.first_stage.sample_table import SampleTableBuilder
+from openus_data.first_stage.seen import SeenFiles, file_states, seen_key
+from openus_data.first_stage.votes import Votes, cone_digest
 from openus_data.manifest import read_rejects
 from openus_data.progress import Progress
-from openus_data.records import Item, Reject
-from openus_data.schema import BUILD_NAME
+from openus_data.records import Cone, Item, Reject
+from openus_data.schema import MANIFEST_NAME, REJECTS_NAME
 from openus_data.store import sha256_file
 
 logger = logging.getLogger(__name__)
@@ -50,7 +55,7 @@ class FirstStage:
         counts: by dataset.
         cards: digest of each dataset's card.
         rejects: of every file.
-        worked_on, reused: number of files.
+        worked_on, reused, mended: number of files; mended ones got the scan area that most of their kind agree on.
         failures: rejects that are bad input.
     """
 
@@ -61,88 +66,81 @@ class FirstStage:
     rejects: list[Reject] = field(default_factory=list)
     worked_on: int = 0
     reused: int = 0
+    mended: int = 0
     failures: int = 0
     _stage: StageOne = field(init=False)
+    _old: dict[str, Any] = field(init=False)
+    _inputs: Inputs = field(default_factory=Inputs)
+    _seen: dict[str, tuple[SeenFiles, list[int]]] = field(default_factory=dict)
     _items: bytearray = field(default_factory=bytearray)
-    _places: array[int] = field(default_factory=lambda: array("q"))
+    _carried: set[str] = field(default_factory=set)
+    _said: set[tuple[str, str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._stage = self.plan.stage
+        self._old = read_build(self.plan.request.out)
 
-    def run(self, table: SampleTableBuilder) -> None:
-        """Work on every file that has no record yet, and put the samples of all of them into the table."""
-        plan = self.plan
-        self._carry_over(table)
-        for dataset, license_class in plan.refused:
-            self.add_reject(
+    def run(self) -> None:
+        """Work on every file that has no record yet."""
+        self._check_carried()
+        for dataset, license_class in self.plan.refused:
+            self._add_unrecorded(
                 Reject(dataset=dataset, item="*", stage="license", reason="not_wanted", detail=license_class)
             )
-        limits = TaskLimits(seconds=plan.recipe.limits.seconds, memory_mb=plan.recipe.limits.memory_mb)
-        executor = open_executor(plan.request.executor, workers=plan.request.workers, limits=limits)
-        with Progress("build", total=None, quiet=plan.request.quiet) as progress:
-            for outcome in executor.run(partial(process, stage=self._stage), self._tasks(progress)):
-                self._take(outcome, table)
-                progress.advance(1, note=f"{len(self.rejects)} rejected, {self.reused} reused")
+        with Progress("build", total=None, quiet=self.plan.request.quiet) as progress:
+            for outcome in self._outcomes(self._tasks(progress)):
+                self._take(outcome)
+                progress.advance(1, note=f"{self._inputs.turned_away} rejected, {self.reused} reused")
 
-    def places(self) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
-        """Of every record in use, sorted by the file's keyed id: the id, and (book, start), (N, 2)."""
-        items = np.frombuffer(bytes(self._items), dtype=f"S{_ITEM_LETTERS}")
-        places = np.frombuffer(self._places, dtype=np.int64).reshape(-1, 2)
-        order = np.argsort(items, kind="stable")
-        return items[order], places[order]
+    def inputs(self) -> dict[str, str]:
+        """Digest of what each dataset of OUT is made from."""
+        return self._inputs.digests() | {name: self._old.get("inputs", {}).get(name, "") for name in self._carried}
 
-    def _tasks(self, progress: Progress) -> Iterator[SourceTask]:
-        total = 0
-        for source in self.plan.sources:
-            self.cards[source.terms.dataset] = source.terms.card_sha256
-            self.counts[source.terms.dataset].images += 0  # a dataset without a file is still accounted for
-            for item in self._images(source):
-                self.counts[item.dataset].images += 1
-                total += 1
-                progress.expect(total)
-                yield SourceTask(item=item, known=self.staging.known(item_id(item, source.terms)))
+    def is_current(self) -> bool:
+        """Whether OUT is what this build would give; then the counts are those of the build that made it."""
+        old, out = self._old, self.plan.request.out
+        cards = self.cards | {name: old["cards"][name] for name in self._carried if name in old["cards"]}
+        same = {"recipe": self.plan.recipe_json(), "versions": versions(), "cards": cards, "inputs": self.inputs()}
+        if any(old.get(key) != value for key, value in same.items()) or not is_whole(out):
+            return False
+        for name in (MANIFEST_NAME, REJECTS_NAME, RECORDS_NAME):
+            if not (out / name).is_file() or sha256_file(out / name) != old["sha256"].get(name):
+                return False
+        self.cards = cards
+        self.counts = {name: DatasetCounts.from_json(counts) for name, counts in old["datasets"].items()}
+        rows = (Reject(**row) for row in read_rejects(out).to_pylist() if row["dataset"] not in self._carried)
+        failed = [reject for reject in rows if is_failure(reject)]
+        self.failures = len(failed)
+        for reject in failed:
+            self._say(reject)
+        return True
 
-    def _images(self, source: Source) -> Iterator[Item]:
-        for entry in source.list():
-            if isinstance(entry, Reject):
-                self.add_reject(entry)
-            else:
-                yield entry
-
-    def _take(self, outcome: Outcome[SourceTask, SourceResult], table: SampleTableBuilder) -> None:
-        item = outcome.item.item
-        name = item_id(item, self._stage.datasets[item.dataset])
-        result = outcome.value
-        if result is None:
-            kind, detail = (outcome.failure.kind, outcome.failure.detail) if outcome.failure else ("error", "")
-            self.add_reject(
-                Reject(dataset=item.dataset, item=name, stage="decode", reason=_FAILURES[kind], detail=detail)
-            )
-        elif result.is_unchanged:
-            self.reused += 1
-            record, book = self.staging.record(name)
-            self._use(record, book, table)
-        elif any(r.stage == "decode" and r.reason in _NOT_KEPT for r in result.rejects):
-            for reject in result.rejects:
+    def fill(self, table: SampleTableBuilder) -> None:
+        """Put the samples of every file into the table, after the vote on doubtful scan areas."""
+        if self.plan.recipe.image.consensus:
+            self._mend()
+        if self._carried:
+            self._carry_over(table)
+        for record, book in self._records():
+            header = record.header
+            counts = self.counts[header["dataset"]]
+            counts.frames += header["frames"]
+            counts.frames_skipped += header["skipped"]
+            counts.candidates += len(header["samples"])
+            for reject in rejects_of(header):
                 self.add_reject(reject)
-        else:
-            self.worked_on += 1
-            self._use(*self.staging.keep(item.dataset, name, result), table)
+            self._items += header["item"].encode()
+            table.add(record, book)
 
-    def _use(self, record: Record, book: int, table: SampleTableBuilder) -> None:
-        header = record.header
-        counts = self.counts[header["dataset"]]
-        counts.frames += header["frames"]
-        counts.frames_skipped += header["skipped"]
-        counts.candidates += len(header["samples"])
-        for reject in rejects_of(header):
-            self.add_reject(reject)
-        self._hold(record, book, table)
+    def places(self) -> NDArray[np.int64]:
+        """Book and start, (N, 2), of every record in use, sorted by the file's keyed id."""
+        items = np.sort(np.frombuffer(bytes(self._items), dtype=f"S{_ITEM_LETTERS}"))
+        return np.array([self.staging.place(item.decode()) for item in items.tolist()], dtype=np.int64).reshape(-1, 2)
 
-    def _hold(self, record: Record, book: int, table: SampleTableBuilder) -> None:
-        self._items += record.header["item"].encode()
-        self._places.extend((book, record.start))
-        table.add(record, book)
+    def remember(self) -> None:
+        """Note which files need not be read next time; called when OUT is complete."""
+        for memory, keys in self._seen.values():
+            memory.save(keys)
 
     def add_reject(self, reject: Reject) -> None:
         """Count a reject, and say so where it is bad input."""
@@ -150,47 +148,155 @@ class FirstStage:
         self.counts[reject.dataset].rejected[f"{reject.stage}/{reject.reason}"] += 1
         if is_failure(reject):
             self.failures += 1
-            if self.failures <= _MOST_LINES:
-                logger.warning("%s %s: %s: %s", reject.dataset, reject.item, reject.reason, reject.detail)
-            elif self.failures == _MOST_LINES + 1:
-                logger.warning("more files failed; rejects.parquet has them all")
+            self._say(reject)
 
-    def _carry_over(self, table: SampleTableBuilder) -> None:
-        """Keep the datasets of earlier builds that are not asked for this time."""
-        old = read_build(self.plan.request.out)
-        requested = {s.terms.dataset for s in self.plan.sources} | {name for name, _ in self.plan.refused}
-        carried = set(old.get("datasets", {})) - requested
-        if not carried:
+    def _add_unrecorded(self, reject: Reject) -> None:
+        """A reject that no record holds."""
+        self._inputs.add_reject(reject)
+        self.add_reject(reject)
+
+    def _say(self, reject: Reject) -> None:
+        """Name bad input on standard error, once, and not without end."""
+        line = (reject.item, reject.reason, reject.detail)
+        if line in self._said or len(self._said) > _MOST_LINES:
             return
-        check_same_recipe(self.plan, old, carried)
+        self._said.add(line)
+        if len(self._said) > _MOST_LINES:
+            logger.warning("more files failed; rejects.parquet has them all")
+        else:
+            logger.warning("%s %s: %s: %s", reject.dataset, reject.item, reject.reason, reject.detail)
+
+    def _outcomes(self, tasks: Iterable[SourceTask]) -> Iterator[Outcome[SourceTask, SourceResult]]:
+        request, bounds = self.plan.request, self.plan.recipe.limits
+        limits = TaskLimits(seconds=bounds.seconds, memory_mb=bounds.memory_mb)
+        executor = open_executor(request.executor, workers=request.workers, limits=limits)
+        yield from executor.run(partial(process, stage=self._stage), tasks)
+
+    def _tasks(self, progress: Progress) -> Iterator[SourceTask]:
+        """Every file that may need work; those that have not changed since they were read are counted and left out."""
+        total = 0
+        for source in self.plan.sources:
+            terms, request = source.terms, self.plan.request
+            self.cards[terms.dataset] = terms.card_sha256
+            self.counts[terms.dataset].images += 0  # a dataset without a file is still accounted for
+            self._inputs.expect(terms.dataset)
+            memory, keys = SeenFiles.load(request.root, request.out, terms.dataset), list[int]()
+            self._seen[terms.dataset] = memory, keys
+            for entry in source.list():
+                if isinstance(entry, Reject):
+                    self._add_unrecorded(entry)
+                    continue
+                self.counts[terms.dataset].images += 1
+                progress.expect(total := total + 1)
+                name = item_id(entry, terms)
+                known = self.staging.known(name)
+                key = seen_key(entry, file_states(entry), known, terms) if known else None
+                if known and key is not None and key in memory:
+                    self._reuse(terms.dataset, name, known, key)
+                    progress.advance(1)
+                else:
+                    yield SourceTask(item=entry, known=known)
+
+    def _reuse(self, dataset: str, name: str, fingerprint: str, key: int | None) -> None:
+        self.reused += 1
+        self._inputs.add(dataset, name, fingerprint)
+        if key is not None:
+            self._seen[dataset][1].append(key)
+
+    def _take(self, outcome: Outcome[SourceTask, SourceResult]) -> None:
+        item = outcome.item.item
+        name = item_id(item, self._stage.datasets[item.dataset])
+        result = outcome.value
+        if result is None:
+            kind, detail = (outcome.failure.kind, outcome.failure.detail) if outcome.failure else ("error", "")
+            self._add_unrecorded(
+                Reject(dataset=item.dataset, item=name, stage="decode", reason=_FAILURES[kind], detail=detail)
+            )
+        elif result.is_unchanged:
+            self._reuse(item.dataset, name, result.fingerprint, result.seen)
+        elif any(r.stage == "decode" and r.reason in _NOT_KEPT for r in result.rejects):
+            for reject in result.rejects:
+                self._add_unrecorded(reject)
+        else:
+            self.worked_on += 1
+            self._keep(item.dataset, name, result)
+            self._inputs.add(item.dataset, name, result.fingerprint)
+            if result.seen is not None:
+                self._seen[item.dataset][1].append(result.seen)
+
+    def _keep(self, dataset: str, name: str, result: SourceResult) -> None:
+        self.staging.keep(dataset, name, result)
+        self._inputs.turned_away += len(result.rejects)
+        for reject in result.rejects:
+            if is_failure(reject):
+                self._say(reject)
+
+    def _records(self) -> Iterator[tuple[Record, int]]:
+        """The records of all files but carried ones, in the order in which they lie on the disk."""
+        for book, start in sorted(map(self.staging.place, self._inputs.items())):
+            yield self.staging.record_at(book, start), book
+
+    def _mend(self) -> None:
+        """Work again on files whose scan area is doubtful, or no longer, now that all have cast their ballots."""
+        votes = Votes()
+        doubtful = []
+        for record, _ in self._records():
+            header = record.header
+            if header["ballot"] is not None:
+                votes.add(header["dataset"], header["ballot"])
+                if header["prior"] or Votes.is_doubtful(header["ballot"]):
+                    doubtful.append(header["item"])
+        wanted: dict[str, tuple[Cone | None, dict[str, Any]]] = {}
+        for name in doubtful:
+            header = self.staging.record_at(*self.staging.place(name)).header
+            prior = votes.prior(header["dataset"], header["ballot"])
+            self.mended += prior is not None
+            if header["prior"] != (None if prior is None else cone_digest(prior)):
+                wanted[name] = prior, header["ballot"]
+        for outcome in self._outcomes(self._again(wanted)) if wanted else ():
+            item, result = outcome.item.item, outcome.value
+            if result is not None and not result.is_unchanged and result.fingerprint:
+                name = item_id(item, self._stage.datasets[item.dataset])
+                self._keep(item.dataset, name, replace(result, ballot=wanted[name][1]))
+
+    def _again(self, wanted: Mapping[str, tuple[Cone | None, dict[str, Any]]]) -> Iterator[SourceTask]:
+        for source in self.plan.sources:
+            for entry in source.list():
+                if isinstance(entry, Item) and (name := item_id(entry, source.terms)) in wanted:
+                    yield SourceTask(item=entry, prior=wanted[name][0])
+
+    def _check_carried(self) -> None:
+        """Find out which datasets of earlier builds stay, and whether they can."""
+        old = self._old
+        requested = {s.terms.dataset for s in self.plan.sources} | {name for name, _ in self.plan.refused}
+        self._carried.update(set(old.get("datasets", {})) - requested)
+        if not self._carried:
+            return
+        check_same_recipe(self.plan, old, self._carried)
         records = self.plan.request.out / RECORDS_NAME
         if not records.exists() or sha256_file(records) != old.get("sha256", {}).get(RECORDS_NAME):
             raise UsageError(
                 "the records of earlier builds in OUT are damaged",
-                where=", ".join(sorted(carried)),
+                where=", ".join(sorted(self._carried)),
                 next_step="name these datasets too, so that they are built again",
             )
-        for record in self.staging.carried(requested):
-            self._hold(record, RECORDS_BOOK, table)
+
+    def _carry_over(self, table: SampleTableBuilder) -> None:
+        """Keep the datasets of earlier builds that are not asked for this time."""
+        old = self._old
+        for record in self.staging.carried(self._carried):
+            self._items += record.header["item"].encode()
+            table.add(record, RECORDS_BOOK)
         for row in read_rejects(self.plan.request.out).to_pylist():
-            if row["dataset"] in carried and row["stage"] not in DECIDED_AGAIN:
+            if row["dataset"] in self._carried and row["stage"] not in DECIDED_AGAIN:
                 self.rejects.append(Reject(**row))
                 self.counts[row["dataset"]].rejected[f"{row['stage']}/{row['reason']}"] += 1
-        for name in carried:
+        for name in self._carried:
             counts = self.counts[name]
             for key in ("images", "frames", "frames_skipped", "candidates"):
                 setattr(counts, key, old["datasets"][name][key])
             if name in old["cards"]:
                 self.cards[name] = old["cards"][name]
-
-
-def read_build(out: Path) -> dict[str, Any]:
-    """The content of OUT/build.json; empty where there is none or it cannot be read."""
-    try:
-        content: dict[str, Any] = json.loads((out / BUILD_NAME).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return content
 
 
 def check_same_recipe(plan: BuildPlan, old: dict[str, Any], carried: set[str]) -> None:

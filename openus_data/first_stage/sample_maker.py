@@ -23,11 +23,12 @@ from openus_data.first_stage.encode import CHANGING, decode_stored, encode, enco
 from openus_data.first_stage.frames import Novelty, evenly_spaced, planned_frames
 from openus_data.first_stage.polar_view import PolarView, cut_polar, cut_polar_mask, plan_polar, polar_boxes
 from openus_data.first_stage.records import DatasetTerms, EncodedSample, reject_of
+from openus_data.first_stage.votes import Ballot, ballot_of
 from openus_data.items import classify
 from openus_data.masks import load_mask, oriented
 from openus_data.quality import QualitySettings, judge
 from openus_data.recipe import BuildRecipe
-from openus_data.records import Candidate, Item, Media, Pixels, Reject, TextBox
+from openus_data.records import Candidate, Cone, Item, Media, Pixels, Reject, TextBox
 from openus_data.schema import PIPELINE_VERSION, pixel_sha256
 
 EVIDENCE_FRAMES = 16
@@ -79,10 +80,25 @@ class SampleMaker:
         media: as decoded.
         terms: what holds for its dataset.
         recipe: the choices of the build.
+        prior: scan area to take, in place of looking for one.
+
+    Attributes:
+        ballot: what the file says of its device's scan area, where the recipe wants a vote and there is no prior.
     """
 
-    def __init__(self, item: Item, source: str, media: Media, terms: DatasetTerms, recipe: BuildRecipe) -> None:
+    def __init__(
+        self,
+        item: Item,
+        source: str,
+        media: Media,
+        terms: DatasetTerms,
+        recipe: BuildRecipe,
+        *,
+        prior: Cone | None = None,
+    ) -> None:
         self.item, self.source, self.media, self.terms, self.recipe = item, source, media, terms, recipe
+        self.prior = prior
+        self.ballot: Ballot | None = None
         self.names = terms.pseudonymizer
         self.orient = _orient(item, terms.card)
         is_turned = self.orient in ("transpose", "rotate-90", "rotate-270")
@@ -151,7 +167,9 @@ class SampleMaker:
     def _look(self, evidence: NDArray[np.uint8]) -> _Look:
         image = self.recipe.image
         is_still = len(evidence) == 1
-        cone = cones.detect(evidence[0] if is_still else evidence, regions=self.media.regions)
+        cone = self.prior or cones.detect(evidence[0] if is_still else evidence, regions=self.media.regions)
+        if image.consensus and self.prior is None:
+            self.ballot = ballot_of(cone, self._facts(), self.height_px, self.width_px)
         crops = plan_crops(
             cone,
             self.height_px,
@@ -288,9 +306,7 @@ class SampleMaker:
         spacing = self._spacing(crop) if view is None else None  # beams diverge: no distance holds for a column
         polygon = crop.polygon if view is None else view.polygon
         stored_boxes = boxes if view is None else polar_boxes(boxes, view)
-        facts = {name: self.media.facts.get(name) or item.facts.get(name) for name in _FACT_COLUMNS}
-        facts |= {name: item.facts.get(name) or self.media.facts.get(name) for name in _CARD_WINS}
-        return facts | {
+        return self._facts() | {
             "sample_id": self.names.sample_id(item.dataset, item.relative, self.source, str(index), str(crop.panel)),
             "dataset": item.dataset,
             "subject_id": self.subject,
@@ -316,6 +332,11 @@ class SampleMaker:
             "card_sha256": terms.card_sha256,
             "pipeline_version": PIPELINE_VERSION,
         }
+
+    def _facts(self) -> dict[str, object]:
+        card, header = self.item.facts, self.media.facts
+        facts: dict[str, object] = {name: header.get(name) or card.get(name) for name in _FACT_COLUMNS}
+        return facts | {name: card.get(name) or header.get(name) for name in _CARD_WINS}
 
     def _actions(self, stored: Pixels, crop: Crop, view: PolarView | None, is_text_removed: bool) -> list[str]:
         is_cropped = view is not None or stored.shape[:2] != (self.height_px, self.width_px)

@@ -259,6 +259,7 @@ def test_build_json_holds_no_clock_no_path_and_no_worker_count(tmp_path: Path, i
         "versions",
         "recipe",
         "cards",
+        "inputs",
         "datasets",
         "shards",
         "sha256",
