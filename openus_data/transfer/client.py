@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from requests.utils import get_auth_from_url, get_environ_proxies, get_netrc_aut
 
 from openus_data.errors import SourceError, SourceRefused, SourceUnavailable
 from openus_data.transfer.policy import Policy, Stopped, parse_retry_after, retry
+from openus_data.transfer.tls import tls_refusal
 
 logger = logging.getLogger(__name__)
 
@@ -291,7 +291,19 @@ def _environment(scheme: str, host: str, port: int) -> tuple[tuple[tuple[str, st
 
 
 def _certificates() -> str | bool:
-    return next((os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)), True)
+    """The file or folder of authorities that the user named, or True for those that requests carries.
+
+    Raises:
+        SourceRefused: there is no such file.
+    """
+    for name in _CA_VARIABLES:
+        if path := os.environ.get(name):
+            if not os.path.exists(path):  # noqa: PTH110 - asked for every request
+                raise SourceRefused(
+                    "no such file of certificate authorities", where=name, next_step=f"correct or unset {name}"
+                )
+            return path
+    return True
 
 
 def _redirect_target(response: urllib3.BaseHTTPResponse, url: str, where: str) -> str | None:
@@ -328,10 +340,8 @@ def _raise_for_status(response: urllib3.BaseHTTPResponse, url: str, where: str) 
 def _transport_error(error: BaseException, where: str) -> SourceError:
     """What went wrong below HTTP; the library's own text is dropped, since it quotes the URL."""
     causes = list(_causes(error))
-    if any(isinstance(c, ssl.SSLCertVerificationError) for c in causes):
-        return SourceRefused(
-            "the server's certificate is not valid", where=where, next_step="SSL_CERT_FILE can name a further authority"
-        )
+    if (refusal := tls_refusal(causes, where)) is not None:
+        return refusal
     if any(isinstance(c, requests.exceptions.InvalidURL | urllib3.exceptions.LocationParseError) for c in causes):
         return SourceRefused("not a web address", where=where)
     for kind, words in (
