@@ -38,8 +38,9 @@ def causal_conv_silu_torch(x_BDL: Tensor, weight_DW: Tensor, bias_D: Tensor) -> 
 
 @functools.cache
 def _kernel() -> Callable[..., Tensor] | None:
-    if importlib.util.find_spec("causal_conv1d") is None:
-        logger.info("causal convolution on cuda: torch (causal-conv1d is not installed)")
+    missing = [name for name in ("causal_conv1d", "causal_conv1d_cuda") if importlib.util.find_spec(name) is None]
+    if missing:  # a build that skipped CUDA leaves the package without its extension
+        logger.info("causal convolution on cuda: torch (%s is not installed)", missing[0])
         return None
     logger.info("causal convolution on cuda: causal-conv1d")
     return cast(Callable[..., Tensor], importlib.import_module("causal_conv1d").causal_conv1d_fn)

@@ -177,7 +177,14 @@ def _is_installed(name: str) -> bool:
 
 @functools.cache
 def _load(name: str) -> Scan:
-    return cast(Scan, importlib.import_module(_MODULES[name]).scan)
+    try:
+        return cast(Scan, importlib.import_module(_MODULES[name]).scan)
+    except ImportError as error:  # installed, but built for another torch or CUDA
+        raise MissingExtra(
+            f"the scan backend {name} is installed but does not load",
+            got=str(error).splitlines()[0],
+            next_step=_install_hint(name),
+        ) from error
 
 
 def _check_shapes(

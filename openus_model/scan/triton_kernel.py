@@ -85,14 +85,14 @@ class _TritonScan(torch.autograd.Function):
         chunk, tile_channels = _tile(channels, length)
         y = torch.empty_like(u, dtype=wide if keep_wide else u.dtype)
         starts_BGDJ = torch.empty(batch, groups, channels, triton.cdiv(length, chunk), dtype=wide, device=u.device)
-        grid = (triton.cdiv(channels, tile_channels), groups, batch)
-        with torch.cuda.device_of(u):
-            _forward_kernel[grid](
-                u, delta, A, B, C, skip, bias, y, starts_BGDJ, channels, length,
-                HAS_SKIP=skip is not None, HAS_BIAS=bias is not None, SOFTPLUS=softplus,
-                DOUBLE=wide == torch.float64, CHANNELS=tile_channels, CHUNK=chunk,
-                num_warps=_warps(tile_channels, chunk),
-            )  # fmt: skip
+        if batch:
+            with torch.cuda.device_of(u):
+                _forward_kernel[(triton.cdiv(channels, tile_channels) * groups * batch,)](
+                    u, delta, A, B, C, skip, bias, y, starts_BGDJ, groups, channels, length,
+                    HAS_SKIP=skip is not None, HAS_BIAS=bias is not None, SOFTPLUS=softplus,
+                    DOUBLE=wide == torch.float64, CHANNELS=tile_channels, CHUNK=chunk,
+                    num_warps=_warps(tile_channels, chunk),
+                )  # fmt: skip
         ctx.save_for_backward(u, delta, A, B, C, skip, bias, starts_BGDJ)
         ctx.softplus = softplus
         return y
@@ -108,14 +108,15 @@ class _TritonScan(torch.autograd.Function):
         du, ddelta = torch.empty_like(u), torch.empty_like(delta)
         sums_3BGD = torch.empty(3, batch, groups, channels, dtype=starts_BGDJ.dtype, device=u.device)
         sums_2KBGL = torch.empty(2, blocks, batch, groups, length, dtype=starts_BGDJ.dtype, device=u.device)
-        with torch.cuda.device_of(u):
-            _backward_kernel[(blocks, groups, batch)](
-                u, delta, A, B, C, skip, bias, starts_BGDJ, dy, du, ddelta,
-                *sums_3BGD, *sums_2KBGL, channels, length,
-                HAS_SKIP=skip is not None, HAS_BIAS=bias is not None, SOFTPLUS=ctx.softplus,
-                DOUBLE=starts_BGDJ.dtype == torch.float64, CHANNELS=tile_channels, CHUNK=chunk,
-                num_warps=_warps(tile_channels, chunk),
-            )  # fmt: skip
+        if batch:
+            with torch.cuda.device_of(u):
+                _backward_kernel[(blocks * groups * batch,)](
+                    u, delta, A, B, C, skip, bias, starts_BGDJ, dy, du, ddelta,
+                    *sums_3BGD, *sums_2KBGL, batch * groups, groups, channels, length,
+                    HAS_SKIP=skip is not None, HAS_BIAS=bias is not None, SOFTPLUS=ctx.softplus,
+                    DOUBLE=starts_BGDJ.dtype == torch.float64, CHANNELS=tile_channels, CHUNK=chunk,
+                    num_warps=_warps(tile_channels, chunk),
+                )  # fmt: skip
         dA, dD, dbias = sums_3BGD.sum(1)
         dB, dC = sums_2KBGL.sum(1)
         return (
@@ -160,15 +161,22 @@ def _step_sizes(x, SOFTPLUS: tl.constexpr):
 
 
 @triton.jit
+def _place(channels, CHANNELS: tl.constexpr):
+    """(channel block, group of an image) of this program. One grid axis: the others end at 65,535 programs."""
+    program, blocks = tl.program_id(0), tl.cdiv(channels, CHANNELS)
+    return program % blocks, (program // blocks).to(tl.int64)
+
+
+@triton.jit
 def _forward_kernel(
-    u_ptr, delta_ptr, A_ptr, B_ptr, C_ptr, skip_ptr, bias_ptr, y_ptr, starts_ptr, channels, length,
+    u_ptr, delta_ptr, A_ptr, B_ptr, C_ptr, skip_ptr, bias_ptr, y_ptr, starts_ptr, groups, channels, length,
     HAS_SKIP: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr, DOUBLE: tl.constexpr,
     CHANNELS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     wide = tl.float64 if DOUBLE else tl.float32
-    group, groups, image = tl.program_id(1), tl.num_programs(1), tl.program_id(2)
-    row = (image * groups + group).to(tl.int64)
-    d = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
+    block, row = _place(channels, CHANNELS)
+    group = (row % groups).to(tl.int32)
+    d = block * CHANNELS + tl.arange(0, CHANNELS)
     d_ok = d < channels
     at_GD = group * channels + d
     A = tl.load(A_ptr + at_GD, mask=d_ok, other=0.0).to(wide)[:, None]
@@ -198,13 +206,13 @@ def _forward_kernel(
 @triton.jit
 def _backward_kernel(
     u_ptr, delta_ptr, A_ptr, B_ptr, C_ptr, skip_ptr, bias_ptr, starts_ptr, dy_ptr, du_ptr, ddelta_ptr,
-    dA_ptr, dskip_ptr, dbias_ptr, dB_ptr, dC_ptr, channels, length,
+    dA_ptr, dskip_ptr, dbias_ptr, dB_ptr, dC_ptr, rows, groups, channels, length,
     HAS_SKIP: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr, DOUBLE: tl.constexpr,
     CHANNELS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     wide = tl.float64 if DOUBLE else tl.float32
-    block, group, groups, image = tl.program_id(0), tl.program_id(1), tl.num_programs(1), tl.program_id(2)
-    row, rows = (image * groups + group).to(tl.int64), groups * tl.num_programs(2)
+    block, row = _place(channels, CHANNELS)
+    group = (row % groups).to(tl.int32)
     d = block * CHANNELS + tl.arange(0, CHANNELS)
     d_ok = d < channels
     at_GD = group * channels + d

@@ -55,6 +55,11 @@ def test_triton_takes_any_layout_and_half_precision(triton_kernel):
     assert worst_error(y, exact) < 2e-2
 
 
+def test_triton_takes_an_empty_batch(triton_kernel):
+    got = value_and_gradients(random_inputs(9, batch=0, length=5), triton_kernel.scan)
+    assert [float(x.abs().sum()) for x in got] == [0.0] * 8
+
+
 def test_triton_repeats_to_the_bit(triton_kernel):
     runs = [value_and_gradients(random_inputs(4, length=40, dtype=torch.float32), triton_kernel.scan) for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
@@ -77,6 +82,7 @@ class _Extension(types.ModuleType):
         return [self._run(u, delta, A, B, C, D, bias, softplus), torch.zeros(1), None]
 
     def bwd(self, u, delta, A, B, C, D, z, bias, dy, states, out, dz, softplus, recompute):
+        assert dy.dtype == u.dtype and dy.is_contiguous() and states.is_contiguous()
         tensors = [x for x in (u, delta, A, B, C, D, bias) if x is not None]
         leaves = [x.detach().requires_grad_() for x in tensors]
         with torch.enable_grad():

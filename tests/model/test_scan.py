@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scan_inputs import NAMES, random_inputs, value_and_gradients, worst_error
 
+from openus_model import scan as scan_module
 from openus_model.errors import MissingExtra, UsageError
 from openus_model.scan import available_backends, choose_backend, scan_groups, selective_scan
 from openus_model.scan import cpu as cpu_scan
@@ -104,6 +106,90 @@ def test_no_step_size_overflows(backend):
     tensors = random_inputs(8, length=31, dtype=torch.float32)
     tensors[1].data *= 100
     assert all(torch.isfinite(x).all() for x in value_and_gradients(tensors, backend))
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("states", [1, 16])
+@pytest.mark.parametrize("softplus", [True, False])
+def test_step_sizes_from_a_millionth_to_fifty_are_exact_together(backend, states, softplus):
+    exact = [x.detach() for x in random_inputs(13, channels=4, states=states, length=101)]
+    step = torch.logspace(-6, math.log10(50), exact[1].numel(), dtype=torch.float64)
+    step = step[torch.randperm(len(step), generator=torch.Generator().manual_seed(0))].view(exact[1].shape)
+    exact[1] = step + torch.log(-torch.expm1(-step)) if softplus else step  # the softplus's inverse
+    exact[6].zero_()
+    rounded = [x.float() for x in exact]
+    expected = value_and_gradients([x.double().requires_grad_() for x in rounded], "reference", softplus=softplus)
+    got = value_and_gradients([x.requires_grad_() for x in rounded], backend, softplus=softplus)
+    assert worst_error(got, expected) < 2e-6
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("length", [1999, 2048])
+def test_a_long_sequence_stays_exact(backend, length):
+    shape = {"batch": 1, "channels": 2, "length": length}
+    got = value_and_gradients(random_inputs(14, **shape, dtype=torch.float32), backend)
+    rounded = [x.detach().float().double().requires_grad_() for x in random_inputs(14, **shape)]
+    assert worst_error(got, value_and_gradients(rounded, "reference")) < 2e-6
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("last", ["time", "channels"])
+def test_gradients_do_not_depend_on_the_layout_of_inputs_or_of_the_gradient_that_comes_in(backend, last):
+    plain = [x.detach() for x in random_inputs(15, channels=24, length=83, dtype=torch.float32)]
+    laid = [x.clone() if last == "time" or x.ndim < 3 else x.mT.contiguous().mT for x in plain]
+    probe = torch.randn(plain[0].shape, generator=torch.Generator().manual_seed(1))
+    runs = []
+    for tensors, dy in (
+        (plain, probe.mT.contiguous().mT),
+        (laid, probe),
+        (laid, torch.cat((probe, probe), 2)[..., :83]),
+    ):
+        leaves = [x.requires_grad_() for x in tensors]
+        y = selective_scan(*leaves, delta_softplus=True, backend=backend)
+        runs.append([y.detach(), *torch.autograd.grad(y, leaves, dy)])
+    assert all(worst_error(run, runs[0]) < 1e-6 for run in runs)
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_a_gradient_that_is_one_number_for_all_is_taken_as_it_is(backend):
+    leaves = random_inputs(16, channels=24, length=83)
+    summed = torch.autograd.grad(selective_scan(*leaves, delta_softplus=True, backend=backend).sum(), leaves)
+    y = selective_scan(*leaves, delta_softplus=True, backend=backend)
+    assert worst_error(list(summed), list(torch.autograd.grad(y, leaves, torch.ones_like(y)))) < 1e-12
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_inference_gives_the_bits_of_training(backend):
+    leaves = random_inputs(17, channels=5, length=53, dtype=torch.float32)
+    trained = selective_scan(*leaves, delta_softplus=True, backend=backend)
+    with torch.no_grad():
+        assert torch.equal(selective_scan(*leaves, delta_softplus=True, backend=backend), trained)
+    with torch.inference_mode():
+        assert torch.equal(selective_scan(*leaves, delta_softplus=True, backend=backend), trained)
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_a_second_backward_over_a_kept_graph_gives_the_same_gradients(backend):
+    leaves = random_inputs(18, length=31)
+    y = selective_scan(*leaves, delta_softplus=True, backend=backend)
+    first, second = (torch.autograd.grad(y.sum(), leaves, retain_graph=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("backend", ["reference", *FAST])
+def test_an_empty_batch_gives_an_empty_output_and_zero_gradients(backend):
+    got = value_and_gradients(random_inputs(19, batch=0, length=5), backend)
+    assert got[0].shape == (0, 6, 5)
+    assert [float(x.abs().sum()) for x in got] == [0.0] * 8
+
+
+def test_a_kernel_that_does_not_load_is_said_in_one_line_and_not_replaced(monkeypatch):
+    load = scan_module._load
+    load.cache_clear()
+    monkeypatch.setitem(sys.modules, "openus_model.scan.mamba_kernel", None)  # importing it raises ImportError
+    with pytest.raises(MissingExtra, match=r"mamba_ssm is installed but does not load.*install-cuda"):
+        load("mamba_ssm")
+    load.cache_clear()
 
 
 @pytest.mark.parametrize("backend", FAST)

@@ -27,22 +27,56 @@ def test_the_convolution_is_the_formula_and_sees_no_future():
         assert torch.allclose(got[:, :, t], expected, atol=1e-6)
 
 
-def test_the_kernel_runs_where_it_is_installed_and_only_for_cuda(monkeypatch):
+class _OnCuda(torch.Tensor):
+    """A tensor that says it lies on CUDA."""
+
+    is_cuda = True
+
+
+def _causal_conv1d_fn(
+    x, weight, bias=None, seq_idx=None, initial_states=None, return_final_states=False, final_states_out=None,
+    activation=None,
+):  # fmt: skip
+    """causal-conv1d's documented function on torch; refuses what its kernel refuses."""
+    assert activation == "silu" and seq_idx is None and initial_states is None and not return_final_states
+    assert x.stride(2) == 1 and weight.shape == (x.shape[1], weight.shape[1]) and 2 <= weight.shape[1] <= 4
+    assert bias.dtype == weight.dtype and bias.is_contiguous()
+    return causal_conv_silu_torch(x.as_subclass(torch.Tensor), weight, bias)
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """`installed("a", "b")` makes these modules importable."""
+
+    def install(*names: str) -> None:
+        for name in names:
+            module = types.ModuleType(name)
+            module.causal_conv1d_fn = _causal_conv1d_fn
+            module.__spec__ = types.SimpleNamespace(name=name)
+            monkeypatch.setitem(sys.modules, name, module)
+        causal_conv._kernel.cache_clear()
+
+    yield install
+    causal_conv._kernel.cache_clear()
+
+
+def test_the_kernel_runs_where_it_is_installed_and_only_for_cuda(installed, monkeypatch):
+    installed("causal_conv1d", "causal_conv1d_cuda")
     calls = []
-
-    def kernel(x, weight, bias, activation):
-        calls.append(activation)
-        return causal_conv_silu_torch(x, weight, bias)
-
-    module = types.ModuleType("causal_conv1d")
-    module.causal_conv1d_fn = kernel
-    module.__spec__ = types.SimpleNamespace(name="causal_conv1d")
-    monkeypatch.setitem(sys.modules, "causal_conv1d", module)
-    causal_conv._kernel.cache_clear()
-    assert causal_conv._kernel() is kernel
-    causal_conv_silu(torch.randn(1, 2, 5), torch.randn(2, 4), torch.randn(2))
+    monkeypatch.setattr(causal_conv, "causal_conv_silu_torch", lambda *x: calls.append("torch"))
+    x, weight, bias = torch.randn(1, 2, 5), torch.randn(2, 4), torch.randn(2)
+    assert torch.equal(causal_conv_silu(x.as_subclass(_OnCuda), weight, bias), causal_conv_silu_torch(x, weight, bias))
     assert calls == []
-    causal_conv._kernel.cache_clear()
+    causal_conv_silu(x, weight, bias)
+    causal_conv_silu(x.as_subclass(_OnCuda), torch.randn(2, 5), bias)  # wider than the kernel knows
+    assert calls == ["torch"] * 2
+
+
+def test_a_package_without_its_extension_does_not_count_as_installed(installed, caplog):
+    installed("causal_conv1d")
+    with caplog.at_level("INFO", logger=causal_conv.__name__):
+        assert causal_conv._kernel() is None
+    assert "causal_conv1d_cuda is not installed" in caplog.text
 
 
 def test_both_ends_of_the_sequence_see_each_other():
