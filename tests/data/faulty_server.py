@@ -143,7 +143,12 @@ class _Handler(BaseHTTPRequestHandler):
                 "empty": b"",
             }[fault][: None if fault in ("html", "dup") else len(content)]
         headers = {"Content-Type": "text/html" if fault == "html" else "application/octet-stream"}
-        if tag := self.owner.tag(content):
+        tag = self.owner.tag(content)
+        if fault == "evil206same":  # the file changed, and its tag did not
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        if fault == "hugehdr":
+            headers["X-Long"] = "x" * 200_000
+        if tag:
             headers["ETag"] = tag
         if self.owner.last_modified:
             headers["Last-Modified"] = self.owner.last_modified

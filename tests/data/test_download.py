@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import logging
 import random
@@ -88,6 +89,23 @@ def test_an_answer_to_a_range_that_is_not_the_range_is_never_appended(tmp_path: 
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
+def test_a_splice_that_no_header_shows_is_found_by_the_digest_and_fetched_whole(tmp_path: Path) -> None:
+    with FaultyServer({"a.bin": CONTENT}, {"a.bin": ["reset:0.5", "evil206same"]}) as server:
+        fetch(server, tmp_path, checksums=(sha256(CONTENT),))
+        assert [a.range is None for a in server.log] == [True, False, True]
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_a_name_in_the_answers_head_is_not_used(tmp_path: Path) -> None:
+    folder = tmp_path / "archives"
+    folder.mkdir()
+    headers = {"Content-Disposition": 'attachment; filename="../../canary"'}
+    with FaultyServer({"a.bin": CONTENT}, headers=headers) as server:
+        fetch(server, folder)
+    assert names(tmp_path) == ["archives"]
+    assert names(folder) == ["a.bin"]
+
+
 @pytest.mark.parametrize("etag", ["strong", "weak", "none"])
 @pytest.mark.parametrize("second", ["", "evil206"])
 def test_a_file_that_changed_between_two_requests_is_never_spliced(tmp_path: Path, etag: str, second: str) -> None:
@@ -153,7 +171,7 @@ def test_wrong_bytes_are_fetched_twice_then_put_aside(tmp_path: Path, fault: str
     assert names(tmp_path) == ["a.bin"]
 
 
-@pytest.mark.parametrize("fault", ["*reset:0.0", "*stall:0.01:2", "*status:503", "*fin:0.2"])
+@pytest.mark.parametrize("fault", ["*reset:0.0", "*stall:0.01:2", "*status:503", "*fin:0.2", "*hugehdr"])
 def test_a_fault_that_stays_ends_in_one_line_and_keeps_what_came(tmp_path: Path, fault: str) -> None:
     with FaultyServer({"a.bin": CONTENT}, {"a.bin": [fault]}) as server:
         with pytest.raises(SourceUnavailable, match=r"a\.bin"):
@@ -252,7 +270,17 @@ def test_a_dead_host_costs_its_full_patience_twice_and_no_more(tmp_path: Path) -
     assert names(tmp_path) == []
 
 
-def test_a_full_disk_is_named_and_what_came_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the quota is used up"),
+        (errno.EFBIG, "the file is too large here"),
+    ],
+)
+def test_a_full_disk_is_named_and_what_came_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
     with FaultyServer({"a.bin": CONTENT}) as server:
         with pytest.raises(NoSpace, match=r"a\.bin: the disk is too small; expected"):
             fetch(server, tmp_path, policy=replace(QUICK, reserve_bytes=1 << 60))
@@ -260,11 +288,11 @@ def test_a_full_disk_is_named_and_what_came_is_kept(tmp_path: Path, monkeypatch:
 
         def write(descriptor: int, block: Any, at: int) -> int:
             if at + len(block) > limit:
-                raise OSError(28, "No space left on device")
+                raise OSError(number, "No space left on device")
             return real_write(descriptor, block, at)
 
         monkeypatch.setattr(part_module.os, "pwrite", write)
-        with pytest.raises(NoSpace, match=r"a\.bin: the disk is full; expected room for [0-9,]+ bytes more"):
+        with pytest.raises(NoSpace, match=rf"a\.bin: {words}; expected room for [0-9,]+ bytes more"):
             fetch(server, tmp_path)
         monkeypatch.undo()
         assert names(tmp_path) == ["a.bin.part", "a.bin.state.part"]

@@ -221,6 +221,29 @@ def test_one_failed_file_does_not_stop_its_neighbours(tmp_path: Path) -> None:
     assert not (tmp_path / "root" / "toy" / "files").exists()
 
 
+def test_what_is_finished_when_the_server_dies_is_not_asked_for_again(tmp_path: Path) -> None:
+    files = {"a.zip": ARCHIVE, "b.zip": make_zip({"b.png": b"b"})}
+    with FaultyServer(files, {"b.zip": ["*fin:0.0"]}) as server:
+        card = make_card(tmp_path, *(download(server.url(n), checksum=sha256(c)) for n, c in files.items()))
+        report = run(card, tmp_path)
+        assert report.exit_code == 1
+        assert [(f.name, f.state) for f in only(report).files] == [("a.zip", "downloaded"), ("b.zip", "failed")]
+        kept = stamps(tmp_path / "root" / "toy" / "archives")
+        server.faults.clear()
+        assert only(run(card, tmp_path)).state == "done"
+        assert len(server.asked("a.zip")) == 1
+    assert stamps(tmp_path / "root" / "toy" / "archives").items() >= kept.items()
+    assert tree(tmp_path / "root" / "toy" / "files") == PICTURES | {"b.png": b"b"}
+
+
+def test_a_disk_that_is_too_small_is_said_before_anything_is_asked_for(tmp_path: Path) -> None:
+    with FaultyServer({"a.zip": ARCHIVE}) as server:
+        report = run(make_card(tmp_path, download(server.url("a.zip"), bytes=1 << 60)), tmp_path)
+        assert server.log == []
+    assert report.exit_code == 1
+    assert only(report).error.startswith("the disk is too small for the archives; expected 1,152,921,504,606,846,976")
+
+
 def test_a_mirror_of_the_card_is_tried_when_the_origin_fails(tmp_path: Path) -> None:
     with FaultyServer({"b/other.zip": ARCHIVE}) as server:
         mirrors = [{"source": "http", "locator": server.url(p)} for p in ("nowhere.zip", "b/other.zip")]
