@@ -19,15 +19,17 @@ import typer
 from numpy.typing import NDArray
 
 from openus_model.corpus import Corpus
-from openus_model.errors import DataError, UsageError
+from openus_model.errors import DataError, OpenUSModelError, UsageError
 
 COLOURS: Final = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#9c6ade", "#76b7b2", "#b07a4a", "#d37295")
 OTHERS: Final = "#888888"
+MOST: Final = 20_000
+"""Dots of a page; more would neither be told apart nor open in a browser."""
 _SIDE, _PAD = 720, 16
 _STYLE: Final = """
 :root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
 circle{opacity:.75}circle:hover{opacity:1;stroke:currentColor;stroke-width:2}svg{width:100%;height:auto}
-li{display:inline-block;margin-right:1.2rem}.dot{display:inline-block;width:.8em;height:.8em;border-radius:50%}
+ul{padding:0}li{display:inline-block;margin-right:1.2rem}p{max-width:44rem}.dot{display:inline-block;width:.8em;height:.8em;border-radius:50%}
 """
 
 
@@ -94,23 +96,28 @@ def write_map(embeddings: Path, data: Path, out: Path, *, by: str = "organ") -> 
 
 
 def _page(names: list[str], places: NDArray[np.float64], facts: list[dict[str, Any]], by: str, share: float) -> str:
-    counts = Counter(str(f[by] or "unknown") for f in facts)
+    kinds = [str(f[by] or "unknown") for f in facts]
+    counts = Counter(kinds)
     colours = dict(zip([v for v, _ in counts.most_common(len(COLOURS))], COLOURS, strict=False))
     low, high = places.min(axis=0), places.max(axis=0)
     scaled = _PAD + (places - low) / np.maximum(high - low, 1e-12) * (_SIDE - 2 * _PAD)
+    drawn = np.linspace(0, len(names) - 1, min(MOST, len(names))).astype(int).tolist()
     dots = "".join(
-        f'<circle cx="{x:.1f}" cy="{_SIDE - y:.1f}" r="4" fill="{colours.get(str(f[by] or "unknown"), OTHERS)}">'
-        f"<title>{html.escape(_words(name, f))}</title></circle>"
-        for (x, y), name, f in zip(scaled, names, facts, strict=True)
+        f'<circle cx="{scaled[k, 0]:.1f}" cy="{_SIDE - scaled[k, 1]:.1f}" r="4" fill="{colours.get(kinds[k], OTHERS)}">'
+        f"<title>{html.escape(_words(names[k], facts[k]))}</title></circle>"
+        for k in drawn
     )
     legend = "".join(
         f'<li><span class="dot" style="background:{colours.get(v, OTHERS)}"></span> {html.escape(v)}: {n}</li>'
         for v, n in counts.most_common()
     )
-    title = f"{len(names)} embeddings by {html.escape(by.replace('_', ' '))}"
+    title = f"{len(names):,} embeddings by {html.escape(by.replace('_', ' '))}"
+    part = f" {len(drawn):,} of them are drawn, evenly spaced in the file." if len(drawn) < len(names) else ""
+    words = f"Two principal axes, {share:.0%} of the variance.{part} Hover a dot to see what it is."
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-        f"</head><body><main><h1>{title}</h1><p>Two principal axes, {share:.0%} of the variance. Hover a dot.</p>"
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
+        f"</head><body><main><h1>{title}</h1><p>{words}</p>"
         f'<ul>{legend}</ul><svg role="img" aria-label="{title}" viewBox="0 0 {_SIDE} {_SIDE}">{dots}</svg>'
         "</main></body></html>\n"
     )
@@ -127,7 +134,11 @@ def main(
     by: Annotated[str, typer.Option("--by", help="Manifest column that gives the colour.")] = "organ",
 ) -> None:
     """A picture of embeddings to hover."""
-    typer.echo(str(write_map(embeddings, data, html_file, by=by)))
+    try:
+        typer.echo(str(write_map(embeddings, data, html_file, by=by)))
+    except OpenUSModelError as error:
+        typer.echo(f"openus_model.embed_map: {error}", err=True)
+        raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ from openus_model.schedules import over_run
 
 MOST: Final = 8
 """Images of a figure."""
+SHOWN_PX: Final = 192
+"""Least side of a picture in it."""
 _SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -91,7 +93,7 @@ def draw_masks(weights: Path, images: Path, out: Path) -> MasksReport:
     image_NCHW = normalise_pixels(pictures)
     with torch.inference_mode():
         maps = _maps(teacher, student, image_NCHW, recipe, progress)
-    write_figure(out, draw_step(maps))
+    write_figure(out, draw_step(_enlarged(maps)))
     hidden = float(maps["mask"].mean())
     return MasksReport(path=out, images=len(pictures), unreadable=bad, hidden_share=hidden)
 
@@ -189,6 +191,14 @@ def _maps(
         "mask": mask_NHW.float(),
         "reconstruction": pixels_of(student.redraw(image_NCHW, mask_NHW)).float() / 255,
     }
+
+
+def _enlarged(maps: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Pictures of a run with small views, as large as an eye needs them; whole pixels stay whole."""
+    times = -(-SHOWN_PX // maps["image"].shape[-1])
+    for name in ("image", "reconstruction"):
+        maps[name] = maps[name].repeat_interleave(times, -1).repeat_interleave(times, -2)
+    return maps
 
 
 def _difficulty(student: _Student, image_NCHW: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -28,7 +28,7 @@ def test_the_figure_has_a_row_per_picture_and_repeats(tmp_path: Path) -> None:
     assert report.images == 3 and report.unreadable == 1 and report.exit_code == 1
     assert report.hidden_share == pytest.approx(0.75)  # three of four cells: 60 %, rounded up
     figure = cv2.imread(str(tmp_path / "a.png"))
-    assert figure.shape[0] > 3 * 64 and figure.shape[1] >= 5 * 64
+    assert figure.shape[0] > 3 * 192 and figure.shape[1] >= 5 * 192
     draw_masks(tmp_path / "run", scans, tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     export(tmp_path / "run", tmp_path / "given")
