@@ -135,6 +135,22 @@ def test_covid_blues_lists_the_real_layout(realdata: Path) -> None:
     assert any("severity" in i.labels for i in items)
 
 
+def test_pocus_gives_no_label_where_the_diagnosis_is_uncertain_and_keeps_a_set_together(lay: Lay) -> None:
+    base = "covid19_ultrasound-master/data/pocus"
+    paths = [f"{base}_videos/linear/{n}.mpeg" for n in ("Cov_bolzano_linee B", "label_uncertain/Cov_bolzano_linee B 3")]
+    paths += [f"{base}_videos/convex/Pneu_northumbria_0409_set6_vid1.avi", f"{base}_videos/convex/Reg-Atlas.gif"]
+    paths += [
+        f"{base}_images/convex/Pneu_northumbria_0409_set6_img6.jpg",
+        f"{base}_images/Convex/Reg-Atlas.gif_frame15.jpg",
+    ]
+    items = {i.path.name: i for i in lay("pocus_covid19", paths)}
+    assert items["Cov_bolzano_linee B.mpeg"].facts["pathology"] == "covid_19"
+    assert "pathology" not in items["Cov_bolzano_linee B 3.mpeg"].facts
+    assert len({i.subject for name, i in items.items() if "set6" in name}) == 1
+    assert len({i.subject for name, i in items.items() if "Atlas" in name}) == 1
+    assert len({i.subject for i in items.values()}) == 4
+
+
 def test_usanotai_leaves_out_its_byte_identical_twins(lay: Lay) -> None:
     items = lay(
         "usanotai", ["test/spleen-0051.png", "test/spleen--0056.png", "test/spleen--0060.png", "train/kidney-0001.png"]

@@ -175,8 +175,8 @@ class _Handler(BaseHTTPRequestHandler):
             return 0, 200
         if start >= len(content):
             return 0, 416
-        if fault == "range_off":
-            start = max(0, start - 7)
+        if fault in ("range_off", "range_ahead"):
+            start = max(0, start - 7) if fault == "range_off" else start + 7
         headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         return start, 206
 

@@ -82,7 +82,7 @@ def test_one_fault_of_any_kind_ends_with_the_right_bytes(tmp_path: Path, fault: 
     assert names(tmp_path) == ["a.bin"]
 
 
-@pytest.mark.parametrize("second", ["range_off", "range_short", "norange"])
+@pytest.mark.parametrize("second", ["range_off", "range_ahead", "range_short", "norange"])
 def test_an_answer_to_a_range_that_is_not_the_range_is_never_appended(tmp_path: Path, second: str) -> None:
     with FaultyServer({"a.bin": CONTENT}, {"a.bin": ["reset:0.5", second]}) as server:
         fetch(server, tmp_path)
