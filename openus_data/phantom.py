@@ -383,7 +383,7 @@ class _Canvas:
             picture[:, : self.bar], picture[:, self.height - self.bar :] = 0, 0
             inside[: self.bar], inside[self.height - self.bar :] = False, False
         if "colour" in self.conditions and cones:
-            picture = self._doppler(picture, inside)
+            picture = self._doppler(picture, self.layers[0][1] & inside)
         if "jpeg" in self.conditions:
             picture = np.stack([_lossy(frame) for frame in picture])
         return Phantom(

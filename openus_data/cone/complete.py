@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openus_data.cone.evidence import Grey
+from openus_data.cone.fade import reach
 from openus_data.cone.outline import Polygon
 from openus_data.cone.shape import Fan, Shape, Slab
 
@@ -23,6 +24,9 @@ _SOFT, _CRISP = 0.45, 0.55
 _STRIP = 0.15
 _SAMPLES = 40
 _MARGIN_PX = 0.5
+_ALONG = (np.arange(128) + 0.5) / 128
+_DEEPER, _WIDER = 0.8, 0.4
+"""How much deeper and wider a shape may be than its echo is at first sight, as parts of its size."""
 
 
 def complete(shape: Shape, distance: Grey) -> Shape:
@@ -33,8 +37,52 @@ def complete(shape: Shape, distance: Grey) -> Shape:
         distance: uint8 (H, W), 0 on the background.
     """
     if isinstance(shape, Fan):
-        return _with_margin_fan(_symmetric(shape, distance), distance.shape)
-    return _with_margin_slab(_to_the_rim(shape, distance), distance.shape)
+        return _with_margin_fan(_deeper_fan(_symmetric(shape, distance), distance), distance.shape)
+    return _with_margin_slab(_wider(_deeper_slab(_to_the_rim(shape, distance), distance), distance), distance.shape)
+
+
+def _deeper_fan(fan: Fan, distance: Grey) -> Fan:
+    """The far arc where the last faint echo lies."""
+    angle = fan.left + (fan.right - fan.left) * _ALONG
+    rays = np.stack([np.sin(angle), (-1.0 if fan.inverted else 1.0) * np.cos(angle)], 1)
+    apex = np.array([fan.apex_x, fan.apex_y])
+    most = _DEEPER * (fan.far - fan.near)
+    return replace(fan, far=fan.far + most * reach(apex + fan.far * rays, apex + (fan.far + most) * rays, distance))
+
+
+def _deeper_slab(slab: Slab, distance: Grey) -> Slab:
+    """The flat bottom where the last faint echo lies, its sides going on as they run."""
+    height = slab.bottom - slab.top
+    most = min(_DEEPER * height, distance.shape[0] - slab.bottom)
+    lean = np.array([slab.bottom_left - slab.top_left, slab.bottom_right - slab.top_right]) / max(1.0, height)
+    start = np.stack(
+        [slab.bottom_left + (slab.bottom_right - slab.bottom_left) * _ALONG, np.full_like(_ALONG, slab.bottom)], 1
+    )
+    across = lean[0] + (lean[1] - lean[0]) * _ALONG
+    more = most * reach(start, start + most * np.stack([across, np.ones_like(_ALONG)], 1), distance)
+    left, right = (lean * more).tolist()
+    return replace(
+        slab, bottom=slab.bottom + more, bottom_left=slab.bottom_left + left, bottom_right=slab.bottom_right + right
+    )
+
+
+def _wider(slab: Slab, distance: Grey) -> Slab:
+    """The straight sides where the last faint echo lies."""
+    w = distance.shape[1]
+    depth = slab.top + (slab.bottom - slab.top) * _ALONG
+    most = _WIDER * (slab.bottom_right - slab.bottom_left)
+    left = slab.top_left + (slab.bottom_left - slab.top_left) * _ALONG
+    right = slab.top_right + (slab.bottom_right - slab.top_right) * _ALONG
+    room_left, room_right = min(most, float(left.min())), min(most, w - float(right.max()))
+    less = room_left * reach(np.stack([left, depth], 1), np.stack([left - room_left, depth], 1), distance)
+    more = room_right * reach(np.stack([right, depth], 1), np.stack([right + room_right, depth], 1), distance)
+    return replace(
+        slab,
+        top_left=slab.top_left - less,
+        bottom_left=slab.bottom_left - less,
+        top_right=slab.top_right + more,
+        bottom_right=slab.bottom_right + more,
+    )
 
 
 def _symmetric(fan: Fan, distance: Grey) -> Fan:

@@ -6,8 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import cv2
+import numpy as np
+
 from openus_data.cone.evidence import Evidence
-from openus_data.cone.fit import arc_fans, fans, inverted_fans, slabs, trace
+from openus_data.cone.fit import Trace, arc_fans, fans, inverted_fans, slabs, trace
 from openus_data.cone.parts import Parts, find_parts, groups
 from openus_data.cone.profile import Mask
 from openus_data.cone.score import Score, scores
@@ -18,6 +21,8 @@ _NEW_CELLS = 0.97
 _AREA_BONUS = 0.08
 _LEAST_BREACH, _FULL = 0.02, 0.6
 _WORSE = 0.05
+_NARROW = np.ones((1, 7), np.uint8)
+_LEAST_TRIM, _MOST_TRIM, _TRIM_PRICE = 0.01, 0.3, 0.05
 _POOR, _GOOD, _VERY_GOOD = 1.1, 1.25, 1.4
 EXCELLENT = 1.5
 """Merit of a fit that no other can better by much."""
@@ -79,14 +84,33 @@ def _tight(score: Score) -> bool:
 def search_mask(mask: Mask) -> Found | None:
     """The best shape for one mask; the dearer and rarer ones are tried only while nothing fits well."""
     traced = trace(mask)
-    best = judge(slabs(traced), mask)
-    if best is None or best.merit < EXCELLENT:
-        best = _better(best, judge(fans(traced), mask))
+    best = _common(traced, mask)
+    if best is None or best.merit < _GOOD:
+        best = _better(best, _trimmed(mask))
     if best is None or best.merit < _GOOD:
         best = _better(best, judge(arc_fans(traced), mask))
     if best is None or best.merit < _POOR:
         best = _better(best, judge(inverted_fans(mask), mask))
     return best
+
+
+def _common(traced: Trace, mask: Mask) -> Found | None:
+    """The best of slabs and upright fans."""
+    best = judge(slabs(traced), mask)
+    if best is None or best.merit < EXCELLENT:
+        best = _better(best, judge(fans(traced), mask))
+    return best
+
+
+def _trimmed(mask: Mask) -> Found | None:
+    """The best of the common shapes without what is narrow: colour bars and scales that touch the echo."""
+    cells = mask.view(np.uint8)
+    wide = cv2.morphologyEx(cells, cv2.MORPH_OPEN, _NARROW)
+    kept, before = cv2.countNonZero(wide), cv2.countNonZero(cells)
+    if not _LEAST_TRIM * before < before - kept < _MOST_TRIM * before:
+        return None
+    found = _common(trace(wide.view(np.bool_)), wide.view(np.bool_))
+    return None if found is None else replace(found, merit=found.merit - _TRIM_PRICE)
 
 
 def _better(one: Found | None, other: Found | None) -> Found | None:

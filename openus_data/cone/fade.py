@@ -1,0 +1,66 @@
+"""Where echo fades out: how far its last scattered pixels reach beyond a border that was put where most of it ends.
+
+Attenuation and lost contact leave a pixel here and there, one or two levels above a background that is exactly flat. A
+median calls that nothing; seen along a whole border it is plain: these pixels lie across all of the border's length and
+stop at one depth, while words lie on a part of it, and the noise of lossy coding does not stop.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from openus_data.cone.evidence import Grey
+from openus_data.cone.outline import Polygon
+
+_FAINT = 12
+_SAMPLES, _STRETCHES = 128, 8
+_WITHIN_PX = np.array([-16.0, -14, -12, -6, -5, -4, -3, -2])
+_DEEP = 3
+"""So many of these are deep within."""
+_DARK_MEAN, _FALL = 6.0, 0.6
+_BLOCKS, _LEAST_BLOCK = 40, 3
+_LEAST_SHARE, _LEAST_SPREAD = 0.01, 0.5
+
+
+def reach(start: Polygon, end: Polygon, distance: Grey) -> float:
+    """How much of the way from a border outward is crossed by faint echo, 0 to 1.
+
+    Args:
+        start: (128, 2) on the border, px.
+        end: (128, 2), as far out as echo may lie, px.
+        distance: uint8 (H, W), 0 on the background.
+
+    Returns:
+        0 where echo is neither dark at the border nor falls towards it, or faint pixels go on as far as one looks.
+    """
+    way = end - start
+    length = float(np.hypot(way[:, 0], way[:, 1]).mean())
+    count = int(length)
+    if count < 2 * _LEAST_BLOCK:
+        return 0.0
+    within = _levels(start[:, None] + (way / length)[:, None] * _WITHIN_PX[:, None], distance).mean(axis=0)
+    close, deep = float(within[_DEEP:].mean()), float(within[:_DEEP].mean())
+    if close > max(_DARK_MEAN, _FALL * deep):
+        return 0.0
+    block = max(_LEAST_BLOCK, count // _BLOCKS)
+    count -= count % block
+    outward = (np.arange(count) + 0.5) / length
+    levels = _levels(start[:, None] + way[:, None] * outward[:, None], distance)
+    faint = (levels > 0) & (levels <= _FAINT)
+    share = faint.mean(axis=0)
+    seen = faint.reshape(_STRETCHES, _SAMPLES // _STRETCHES, count // block, block).any(axis=(1, 3)).mean(axis=0)
+    full = (share.reshape(-1, block).mean(axis=1) >= _LEAST_SHARE) & (seen >= _LEAST_SPREAD)
+    empty = np.flatnonzero(~(full | np.append(full[1:], False)))  # one empty block is a gap
+    if not len(empty):
+        return 0.0
+    last = np.flatnonzero(share[: int(empty[0]) * block])
+    return float(outward[last[-1]] + 0.5 / length) if len(last) else 0.0
+
+
+def _levels(point: Polygon, distance: Grey) -> Grey:
+    """The picture at points (N, M, 2); 0 beyond the frame."""
+    h, w = distance.shape
+    column, row = np.floor(point[..., 0]).astype(np.intp), np.floor(point[..., 1]).astype(np.intp)
+    inside = (column >= 0) & (row >= 0) & (column < w) & (row < h)
+    found: Grey = distance[np.where(inside, row, 0), np.where(inside, column, 0)]
+    return np.where(inside, found, np.uint8(0))
