@@ -33,6 +33,8 @@ _MOST_RUNS: Final = 4
 _LEAST_START: Final = 4
 """Letters of a known word to which others are run on, as in `LOGIQE9`."""
 _NAME_WORDS: Final = range(2, 5)
+_MOST_PIECES: Final = 8
+_JOINTS: Final = " ,-/&+("
 
 
 def clean_device(raw: object, private: frozenset[str], other_text: Callable[[], str] | None = None) -> str | None:
@@ -46,29 +48,47 @@ def clean_device(raw: object, private: frozenset[str], other_text: Callable[[], 
     Returns:
         The name, its known words, or None.
     """
-    text = values.device(raw)
-    if text is None or _shares(text, private):
-        return None
-    unknown = [word for word in _TOKEN.findall(text) if not is_device_word(word)]
-    if not unknown:
+    text = values.first(raw)
+    if values.device(text) is None:
+        return _known_start(text, private)
+    words = _TOKEN.findall(text)
+    strange = [word for word in words if not is_device_word(word) or is_private(word, private)]
+    if not strange and values.fold(text) not in private:
         return text
-    if any(_is_listed(word) for word in _TOKEN.findall(text)):
-        kept = [piece for piece in text.split() if all(map(is_device_word, _TOKEN.findall(piece)))]
-        return " ".join(kept).strip(" ,-/&+(") or None
-    if _reads_as_person(text):
+    if any(_is_listed(word) and word not in strange for word in words):
+        kept = [piece for piece in text.split() if not any(word in strange for word in _TOKEN.findall(piece))]
+        return " ".join(kept).strip(_JOINTS) or None
+    if _reads_as_person(text) or any(is_private(word, private) for word in words):
         return None
     elsewhere = other_text() if other_text is not None else ""
-    return None if any(values.fold(word) in elsewhere for word in unknown) else text
+    return None if any(values.fold(word) in elsewhere for word in strange) else text
+
+
+def _known_start(text: str, private: frozenset[str]) -> str | None:
+    """The known words with which a refused text begins: `EPIQ 7C` of `EPIQ 7C SN 12345`."""
+    kept: list[str] = []
+    for piece in text.split()[:_MOST_PIECES]:
+        words = _TOKEN.findall(piece)
+        longer = " ".join([*kept, piece])
+        if (
+            piece.isdigit()
+            or values.device(longer) is None
+            or not all(is_device_word(w) and not is_private(w, private) for w in words)
+        ):
+            break
+        kept.append(piece)
+    return " ".join(kept).strip(_JOINTS) if any(map(_is_listed, _TOKEN.findall(" ".join(kept)))) else None
 
 
 def clean_transducer(raw: object, private: frozenset[str]) -> str | None:
     """A probe's name, if all of its words are known or short codes; else None."""
     text = values.transducer(raw)
-    if text is None or _shares(text, private):
+    if text is None or values.fold(text) in private:
         return None
     words = _TOKEN.findall(text.replace("_", " "))
     has_name = any(any(c.isalpha() for c in word) for word in words)
-    return text if has_name and all(is_device_word(word) for word in words) else None
+    is_clear = all(is_device_word(word) and not is_private(word, private) for word in words)
+    return text if has_name and is_clear else None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -102,13 +122,10 @@ def _is_listed(word: str) -> bool:
     return word.lower() in _listed()
 
 
-def _shares(text: str, private: frozenset[str]) -> bool:
-    """Whether a word is a private one, or an unlisted word holds one."""
-    for word in _TOKEN.findall(text):
-        low = word.lower()
-        if low in private or (not _is_listed(word) and any(len(p) >= 3 and p in low for p in private)):
-            return True
-    return values.fold(text) in private
+def is_private(word: str, private: frozenset[str]) -> bool:
+    """Whether a word is one of the folded private ones, or an unlisted word holds one."""
+    low = word.lower()
+    return low in private or (not _is_listed(word) and any(len(p) >= 3 and p in low for p in private))
 
 
 def _reads_as_person(text: str) -> bool:
