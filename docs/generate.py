@@ -42,10 +42,16 @@ def manifest_page() -> str:
     """Columns of manifest.parquet and rejects.parquet."""
     from openus_data import schema
 
-    parts = [NOTE, "# Files of a corpus\n\n", LAYOUT, "\n## `manifest.parquet`\n\nA row per kept sample.\n\n"]
+    parts = [
+        NOTE,
+        "# Files of a corpus, a run and an evaluation\n\n",
+        LAYOUT,
+        "\n## `manifest.parquet`\n\nA row per kept sample.\n\n",
+    ]
     parts += [_table(("column", "type", "unit or range", "null", "meaning"), map(_column, schema.MANIFEST_COLUMNS))]
     parts += ["\n## `rejects.parquet`\n\nA row per item that was not kept.\n\n"]
     parts += [_table(("column", "type", "unit or range", "null", "meaning"), map(_column, schema.REJECT_COLUMNS))]
+    parts += ["\n", RUN_LAYOUT, _table(("column", "type", "meaning"), SEEN_COLUMNS), "\n", SCORES]
     return "".join(parts)
 
 
@@ -59,6 +65,51 @@ OUT/datacard.md, OUT/croissant.json            a Hugging Face style dataset card
 ```
 Shards are plain WebDataset. `offset` and `size_bytes` address the image in its tar, so that one sample is read
 without a scan.
+"""
+
+
+RUN_LAYOUT = """## Runs, exports and scores
+
+```
+RUN/recipe.yaml, metrics.jsonl, checkpoints/, figures/   see docs/how-to/pretrain-on-a-cluster.md
+RUN/seen.parquet                     a row per image that was trained on; `export` carries it on
+DIR/model.safetensors, config.json   exported weights; README.md is their model card
+DIR/model-224.onnx                   with `export --onnx 224`
+SCORES/scores.json, scores.html      an evaluation
+SCORES/features-<key>.npy            frozen features of knn and linear, kept for the next run; may be deleted
+FILE.parquet                         of `embed`: sample_id, embedding (fixed-size list of float32), weights_sha256
+FILE.parquet.parts/                  what an `embed` that was stopped goes on from
+```
+
+### `seen.parquet`
+
+No pixel and no name. It is what contamination is decided by, and what the model card is made of.
+
+"""
+
+SEEN_COLUMNS = (
+    ("`dataset`, `subject_id`", "`string`", "the pair is a subject; a test image of it counts as seen."),
+    ("`duplicate_group`", "`string`", "null where there is none; a test image of the group counts as seen."),
+    ("`pixel_sha256`", "`string`", "a test image with these pixels counts as seen."),
+    ("`phash`", "`string`", "a test image within 32 of its 256 bits counts as seen."),
+    ("`license`, `redistributable`, `organ`, `device_manufacturer`", "as in the manifest", "for the model card."),
+)
+
+SCORES = """### `scores.json`
+
+| key | meaning |
+|---|---|
+| `schema`, `openus_version` | `openus-scores/1`; the version that wrote it. |
+| `protocol`, `recipe`, `seed`, `label_fraction` | how it was done; `recipe` holds every key. |
+| `model`, `weights_sha256` | what was tested; the hash is over names, shapes and values of the tensors. |
+| `dataset`, `target`, `classes`, `test_images`, `test_subjects` | on what; `classes` in the order of `confusion`. |
+| `metrics` | name to `value`, `low`, `high` (95 %, bootstrap by subject), `undefined_draws`; null where not defined. |
+| `confusion` | classification: a row per true class, a column per class that was said, in images. |
+| `by` | per value of maker, model and organ: `images`, `subjects`, `mean`, `low`, `high` of accuracy or DSC. |
+| `folds` | per fold its name, its numbers of images, and what was chosen or how training went. |
+| `contamination` | `known`, `contaminated` (or null), `images` seen of `of` tested, `by` kind of evidence, `allowed`. |
+| `paper` | the paper's figures for this cell in per cent, where a recipe carries them; not a result of this toolkit. |
+| `notes` | what limits the scores, in sentences. |
 """
 
 
@@ -81,18 +132,25 @@ def card_page() -> str:
 
 
 def recipe_page() -> str:
-    """Keys of build and pretraining recipes."""
+    """Keys of build, pretraining and evaluation recipes."""
     from openus_data.recipe import recipe_reference
+    from openus_model.evaluate import settings
     from openus_model.recipe import describe_keys
 
     build = [(f"`{d.name}`", d.type, d.default, d.meaning) for d in recipe_reference() if d.type != "table"]
-    pretrain = [(f"`{key}`", kind, f"`{default}`", meaning) for key, kind, default, meaning in describe_keys()]
+    pretrain, evaluate = (
+        [(f"`{key}`", kind, f"`{default}`", meaning) for key, kind, default, meaning in describe()]
+        for describe in (describe_keys, settings.describe_keys)
+    )
     return (
         f"{NOTE}# Keys of recipes\n\nUnknown keys are refused with the nearest name.\n\n## Build\n\n"
         f"`openus-data build --recipe NAME`; built in: `recipes/build/`.\n\n"
         f"{_table(('key', 'type', 'default', 'meaning'), build)}"
         f"\n## Pretrain\n\n`openus-model pretrain NAME --set key=value`; built in: `recipes/pretrain/`.\n\n"
         f"{_table(('key', 'type', 'default', 'meaning'), pretrain)}"
+        "\n## Evaluate\n\n`openus-model evaluate PROTOCOL --recipe NAME --set key=value`; built in, one for each cell "
+        "of the paper's tables: `recipes/evaluate/`. Keys of training are not read by `knn` and `linear`.\n\n"
+        f"{_table(('key', 'type', 'default', 'meaning'), evaluate)}"
     )
 
 

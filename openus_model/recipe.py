@@ -434,9 +434,15 @@ def describe_keys() -> Iterator[tuple[str, str, str, str]]:
         owner = typing.get_type_hints(PretrainRecipe)[section.name]
         if not dataclasses.is_dataclass(owner):
             continue
-        meanings = _meanings(typing.cast(type, owner))
-        for key in dataclasses.fields(owner):
-            yield f"{section.name}.{key.name}", str(key.type), _as_yaml(key.default), meanings[key.name]
+        yield from describe_fields(typing.cast(type, owner), f"{section.name}.")
+
+
+def describe_fields(owner: type, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """(key, type, default, meaning) of every field of a part of a recipe; keys begin with the prefix."""
+    meanings = _meanings(owner)
+    for key in dataclasses.fields(owner):
+        if key.default is not dataclasses.MISSING:  # a part within the part is described by itself
+            yield f"{prefix}{key.name}", str(key.type), _as_yaml(key.default), meanings[key.name]
 
 
 def _meanings(owner: type) -> dict[str, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from openus_model.errors import RecipeError
+from openus_model.recipe import describe_fields
 from openus_model.typed_yaml import build_typed, nearest, override, read_tree
 
 HERE = Path(__file__).resolve()
@@ -22,10 +23,15 @@ class PaperFigures:
     """What the paper reports for this cell, in per cent; not a result of this toolkit."""
 
     accuracy: float | None = None
+    "In per cent; null where the paper has none."
     macro_f1: float | None = None
+    "The same."
     dsc: float | None = None
+    "The same."
     iou: float | None = None
+    "The same."
     note: str = ""
+    "Where the figure stands, its spread, and what is not certain of it."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +39,7 @@ class EvaluateRecipe:
     """Settings of one evaluation; those of training are not read by kNN and linear."""
 
     name: str = "default"
+    "As the scores show it; the file's name where it is left out."
     protocol: Literal["knn", "linear", "finetune", "segment"] | None = None
     "The protocol it is meant for; null for any."
     dataset: str | None = None
@@ -42,10 +49,13 @@ class EvaluateRecipe:
     size_px: int = 224
     "Side to which images are resized."
     batch_size: int = 16
+    "Images of a training step."
     epochs: int = 100
+    "Passes over the training images; 50 for `finetune`."
     lr: float = 1e-3
-    "Peak; a warm-up over the first twentieth, then a cosine to 0."
+    "Peak; a warm-up over the first twentieth, then a cosine to 0. 5e-4 for `finetune`."
     weight_decay: float = 0.0
+    "Of AdamW; 0.05 for `finetune`."
     layer_decay: float = 0.75
     "Learning rate of a layer over that of the layer above it, where the backbone is trained."
     patience: int = 20
@@ -55,6 +65,7 @@ class EvaluateRecipe:
     frozen: bool = True
     "Segmentation: whether the backbone stays as it is."
     decoder: Literal["mamba", "pyramid"] = "mamba"
+    "Segmentation: the paper's decoder, or a light one that takes maps of any widths."
     decoder_depth: int = 4
     "Blocks per level of the Mamba decoder."
     dice_weight: float = 1.0
@@ -62,6 +73,7 @@ class EvaluateRecipe:
     augment: bool = True
     "Flips and quarter turns (segmentation), crops and flips (classification)."
     paper: PaperFigures = field(default_factory=PaperFigures)
+    "What the paper reports for this cell; shown beside, never used."
 
     def __post_init__(self) -> None:
         for name in ("size_px", "batch_size", "epochs", "patience", "decoder_depth"):
@@ -69,6 +81,12 @@ class EvaluateRecipe:
                 raise RecipeError("impossible value", where=name, expected="1 or more", got=str(getattr(self, name)))
         if self.lr <= 0 or not 0 < self.layer_decay <= 1:
             raise RecipeError("impossible value", where="lr, layer_decay", expected="lr > 0, 0 < layer_decay <= 1")
+
+
+def describe_keys() -> Iterator[tuple[str, str, str, str]]:
+    """(key, type, default, meaning) of every key, for the reference page."""
+    yield from describe_fields(EvaluateRecipe)
+    yield from describe_fields(PaperFigures, "paper.")
 
 
 def load_settings(protocol: str, recipe: str | None, overrides: Sequence[str], dataset: str) -> EvaluateRecipe:
