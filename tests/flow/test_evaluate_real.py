@@ -1,24 +1,82 @@
-"""Evaluation on real labelled ultrasound: ovaries told from muscles, tumours outlined by annotators' masks."""
+"""From real labelled ultrasound to scores, by command: fetch, build, pretrain, evaluate, refuse what was seen.
+
+A BUSI-like dataset: a folder per class, ovaries with their annotators' masks, muscles without any.
+"""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-import tarfile
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import _member, write_corpus
+from command_line import openus_data, small_pictures, write_picture
 
-from openus_data import schema
-from openus_model.evaluate import EvaluateRequest, evaluate
+pytestmark = pytest.mark.slow
+SIDE_PX = 200
+CARD = """
+id = "{name}"
+title = "Real pictures of a test"
+homepage = "https://example.org/{name}"
+role = "{role}"
+access = "open"
+host = "a folder"
+obtain = ["Take the folder."]
+organ = "other"
+anatomy = ["unspecified"]
 
-SIDE_PX = 128
+[citation]
+text = "See the table of sources"
+
+[license]
+terms = "several"
+class = "mixed"
+redistributable = false
+
+[[downloads]]
+source = "manual"
+locator = "https://example.org/{name}"
+"""
+ORGANS = """
+[mask_classes]
+tumour = 1
+
+[[images]]
+match = ["ovary/*.png"]
+exclude = ["*_mask.png"]
+facts = {{ organ = "gynaecology", anatomy = "ovary", device_manufacturer = "ge" }}
+
+[[images]]
+match = ["muscle/*.png"]
+facts = {{ organ = "musculoskeletal", anatomy = "muscle_lower_limb" }}
+
+[[masks]]
+match = ["ovary/*_mask.png"]
+key = 'ovary/(.+)_mask\\.png$'
+class = "tumour"
+
+[[labels]]
+name = "class"
+path = '(ovary|muscle)/'
+open = true
+
+[subject]
+path = '(?:ovary|muscle)/([^_/.]+)'
+"""
+FRAMES = """
+[[images]]
+match = ["*.png"]
+
+[subject]
+fallback = "image"
+"""
 
 
 def _read(path: Path) -> np.ndarray:
@@ -58,69 +116,106 @@ def _decode(text: str, shape: tuple[int, ...]) -> np.ndarray:
     return flat.reshape(shape[::-1]).T
 
 
-def _muscles(realdata: Path) -> list[np.ndarray]:
+def _muscles(realdata: Path) -> list[tuple[str, np.ndarray]]:
+    """Twelve pictures of leg muscles with the name of their subject: one of five people, or a series."""
     with (realdata / "provenance.tsv").open() as handle:
-        rows = [r for r in csv.DictReader(handle, delimiter="\t") if "lateralis muscle" in r["anatomy"]]
-    return [_read(realdata / r["file"]) for r in rows if Path(r["file"]).suffix in (".png", ".jpg", ".jpeg", ".tif")]
+        files = [Path(r["file"]) for r in csv.DictReader(handle, delimiter="\t") if "alis muscle" in r["anatomy"]]
+    return [(f.parent.name.replace("-", ""), _read(realdata / f)) for f in sorted(files) if f.suffix == ".png"]
+
+
+def _small(image: np.ndarray, how: int = cv2.INTER_AREA) -> np.ndarray:
+    scale = min(1.0, SIDE_PX / max(image.shape))
+    return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=how), np.uint8)
+
+
+def openus_model(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run `openus-model` in a process of its own."""
+    command = [sys.executable, "-m", "openus_model.cli", *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300)
+    assert "Traceback" not in answer.stderr + answer.stdout, answer
+    return answer
 
 
 @pytest.fixture(scope="module")
-def out(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One dataset of both, in the contract's layout; every picture a subject of its own."""
-    items = [(image, mask, "ovary") for image, mask in _tumours(realdata)]
-    items += [(image, None, "muscle") for image in _muscles(realdata)]
-    assert {organ for _, _, organ in items} == {"ovary", "muscle"}
-    root = write_corpus(tmp_path_factory.mktemp("real"), len(items), shards=1, split="train")
-    table = pq.read_table(root / schema.MANIFEST_NAME)
-    path = root / table.column("shard")[0].as_py()
-    changes: dict[str, list[object]] = {name: [] for name in ("offset", "size_bytes", "pixel_sha256")}
-    with tarfile.open(path, "w") as tar:
-        for k, (image, mask, _) in enumerate(items):
-            small = cv2.resize(image, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
-            encoded = cv2.imencode(".png", small)[1].tobytes()
-            changes["offset"].append(_member(tar, f"toy-{k:04d}.png", encoded))
-            changes["size_bytes"].append(len(encoded))
-            changes["pixel_sha256"].append(schema.pixel_sha256(small))
-            if mask is not None:
-                kept = cv2.resize(mask, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_NEAREST)
-                _member(tar, f"toy-{k:04d}.mask.png", cv2.imencode(".png", kept)[1].tobytes())
-    data = path.read_bytes()
-    sidecar = {"samples": len(items), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "members": {}}
-    path.with_suffix(".json").write_text(json.dumps(sidecar))
-    count = len(items)
-    changes |= {
-        "dataset": ["real"] * count,
-        "subject_id": [f"subject-{k}" for k in range(count)],
-        "width_px": [SIDE_PX] * count,
-        "height_px": [SIDE_PX] * count,
-        "organ": [organ for _, _, organ in items],
-        "labels": ["{}"] * count,
-    }
-    for name, values in changes.items():
-        field = table.schema.field(name)
-        table = table.set_column(table.column_names.index(name), field, pa.array(values, field.type))
-    pq.write_table(table, root / schema.MANIFEST_NAME)
-    return root
+def place(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `out`, a corpus of labelled organs and of other frames, and `run`, pretrained on the frames."""
+    folder = tmp_path_factory.mktemp("real")
+    for k, (image, mask) in enumerate(_tumours(realdata)):
+        write_picture(folder / "organs" / "ovary" / f"case{k}.png", _small(image))
+        write_picture(folder / "organs" / "ovary" / f"case{k}_mask.png", _small(mask * 255, cv2.INTER_NEAREST))
+    for k, (subject, image) in enumerate(_muscles(realdata)):
+        write_picture(folder / "organs" / "muscle" / f"{subject}_{k}.png", _small(image))
+    for k, image in enumerate(small_pictures(realdata, SIDE_PX)[:12]):
+        write_picture(folder / "frames" / f"{k}.png", image)
+    (folder / "cards").mkdir()
+    for name, role, rules in (("organs", "evaluate", ORGANS), ("frames", "pretrain", FRAMES)):
+        (folder / "cards" / f"{name}.toml").write_text((CARD + rules).format(name=name, role=role))
+        fetched = openus_data("fetch", name, "--cards", "cards", "--root", "root", "--from", name, cwd=folder)
+        assert fetched.returncode == 0, fetched
+    built = openus_data("build", "organs", "frames", "--cards", "cards", "--root", "root", "--out", "out", cwd=folder)
+    assert built.returncode == 0, built
+    start = ("pretrain", "smoke", "--data", "out", "--out", "run", "--quiet", "--set", "schedule.steps=20")
+    trained = openus_model(*start, "--set", "engine.figure_every=0", "--set", "engine.checkpoint_every=20", cwd=folder)
+    assert trained.returncode == 0, trained
+    return folder
 
 
-def _request(out: Path, scores: Path, protocol: str, **options: object) -> EvaluateRequest:
-    values = {
-        "protocol": protocol, "weights": "random:vmamba_nano", "data": out, "dataset": "real", "out": scores,
-        "quiet": True,
+def _scores(place: Path, protocol: str, *options: str, dataset: str = "organs") -> dict[str, Any]:
+    out = f"scores/{protocol}"
+    arguments = (
+        "evaluate",
+        protocol,
+        "--weights",
+        "run",
+        "--data",
+        "out",
+        "--dataset",
+        dataset,
+        "--out",
+        out,
+        "--json",
+    )
+    answer = openus_model(*arguments, *options, cwd=place)
+    assert answer.returncode == 0 and answer.stderr == "", answer
+    told: dict[str, Any] = json.loads(answer.stdout)
+    assert json.loads((place / out / "scores.json").read_text()) == told
+    assert (place / out / "scores.html").read_text().startswith("<!doctype html>")
+    return told
+
+
+@pytest.mark.parametrize("protocol", ["knn", "linear"])
+def test_organs_are_probed_and_the_scores_follow_from_the_confusion(place: Path, protocol: str) -> None:
+    scores = _scores(place, protocol, "--target", "class", "--folds", "3", "--set", "size_px=96")
+    assert scores["classes"] == ["muscle", "ovary"] and scores["test_images"] == 22
+    (a, b), (c, d) = scores["confusion"]
+    values = {name: metric["value"] for name, metric in scores["metrics"].items()}
+    assert (a + b, c + d) == (12, 10) and values["accuracy"] == pytest.approx((a + d) / 22)
+    assert values["macro_f1"] == pytest.approx((2 * a / (2 * a + b + c) + 2 * d / (2 * d + b + c)) / 2)
+    assert 0 <= values["auroc"] <= 1 and 0 <= values["ece"] <= 1
+    assert {group["value"] for group in scores["by"]["organ"]} == {"gynaecology", "musculoskeletal"}
+    assert scores["contamination"] == {
+        "known": True, "contaminated": False, "images": 0, "of": 22, "allowed": False,
+        "by": {"pixels": 0, "subject": 0, "duplicate_group": 0, "perceptual_hash": 0},
     }  # fmt: skip
-    return EvaluateRequest(**{**values, **options})  # type: ignore[arg-type]
 
 
-def test_organs_are_told_apart_by_a_probe_on_frozen_features(out: Path, tmp_path: Path) -> None:
-    scores = evaluate(_request(out, tmp_path, "linear", target="organ", folds=3, overrides=("size_px=96",))).scores
-    assert scores["classes"] == ["muscle", "ovary"]
-    assert scores["metrics"]["auroc"]["value"] > 0.8, scores["metrics"]
-    assert {group["value"] for group in scores["by"]["organ"]} == {"muscle", "ovary"}
-
-
-def test_tumours_are_outlined_and_the_page_shows_them(out: Path, tmp_path: Path) -> None:
+def test_tumours_are_outlined_and_the_page_shows_them(place: Path) -> None:
     changes = ("size_px=64", "epochs=20", "batch_size=3", "decoder=pyramid", "lr=0.005", "frozen=false")
-    scores = evaluate(_request(out, tmp_path, "segment", folds=2, overrides=changes)).scores
-    assert scores["test_images"] == 10 and any("no mask" in note for note in scores["notes"])
+    scores = _scores(place, "segment", "--folds", "2", *(part for c in changes for part in ("--set", c)))
+    assert scores["test_images"] == 10 and any("12 images have no mask" in note for note in scores["notes"])
     assert scores["metrics"]["dsc"]["value"] > 0.2, scores["metrics"]
-    assert (tmp_path / "scores.html").read_text().count("data:image/png") == 3
+    assert (place / "scores" / "segment" / "scores.html").read_text().count("data:image/png") == 3
+
+
+def test_what_was_pretrained_on_is_refused_as_a_test(place: Path) -> None:
+    arguments = ("evaluate", "knn", "--weights", "run", "--data", "out", "--dataset", "frames", "--out", "no")
+    columns = ("--target", "cone_geometry", "--folds", "2")
+    table = pq.read_table(place / "out" / "manifest.parquet", partitioning=None)
+    kept = table["dataset"].to_pylist().count("frames")
+    assert kept >= 10
+    answer = openus_model(*arguments, *columns, cwd=place)
+    assert answer.returncode == 1 and answer.stdout == "" and not (place / "no").exists(), answer
+    assert f"have seen {kept} of {kept} test images" in answer.stderr and answer.stderr.count("\n") == 1
+    allowed = openus_model(*arguments, *columns, "--allow-contaminated", "--json", "--set", "size_px=64", cwd=place)
+    assert allowed.returncode == 0 and json.loads(allowed.stdout)["contamination"]["contaminated"], allowed
