@@ -95,7 +95,7 @@ def read_checkpoint(path: str | Path) -> Any:
             got=_refused_name(error),
             next_step="save its state dict alone, as safetensors, where you trust the file",
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # on a torn file torch's readers raise whatever they stumble over, assertions too
         raise WeightsError(
             "the checkpoint cannot be read: torn, or none", where=path.name, got=type(error).__name__,
             next_step="fetch it again and compare its checksum",
@@ -174,13 +174,21 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, where: st
     Raises:
         WeightsError: the first tensor, in the order of names, that is missing, left over or of another shape.
     """
-    wanted = module.state_dict()
+    check_fit(module.state_dict(), tensors, where=where)
+    module.load_state_dict(dict(tensors))
+
+
+def check_fit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, where: str) -> None:
+    """Compare names and shapes with those of a state dict.
+
+    Raises:
+        WeightsError: the first tensor, in the order of names, that is missing, left over or of another shape.
+    """
     for name in sorted(wanted.keys() | tensors.keys()):
         got = tuple(tensors[name].shape) if name in tensors else "nothing"
         expected = tuple(wanted[name].shape) if name in wanted else "no such tensor"
         if got != expected:
             raise WeightsError("a tensor does not fit", where=f"{where}: {name}", expected=f"{expected}", got=f"{got}")
-    module.load_state_dict(dict(tensors))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

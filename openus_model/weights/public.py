@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from openus_model.backbones import BACKBONES, build_backbone
 from openus_model.backbones.vmamba import VMambaConfig
 from openus_model.errors import WeightsError
-from openus_model.weights.files import load_strictly, read_checkpoint, save_backbone
+from openus_model.weights.files import check_fit, load_strictly, read_checkpoint, save_backbone
 
 Part = Literal["teacher", "student", "model"]
 PARTS: tuple[Part, ...] = ("teacher", "student", "model")
@@ -45,7 +45,10 @@ UNUSED = (
 EXTRAS = (r"^decoder\.", r"^head\.(mlp|last_layer2?)\.")
 MAY_BE_MISSING = r"^(outnorm[0-3]\.|masked_embed$)"
 LAYERS = re.compile(r"^layers\.(\d+)\.blocks\.(\d+)\.")
+WRAPPERS = re.compile(r"^((module|_orig_mod|backbone)\.)+")
+"""Prefixes of DistributedDataParallel, torch.compile and OpenUS's multi-crop wrapper."""
 OTHER_PART = "another part of the checkpoint than {part}"
+BESIDE = "not of the network: it lies in a container beside the network's tensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,25 +119,17 @@ def import_weights(file: str | Path, out: str | Path, part: Part | None = None) 
     """
     file = Path(file)
     checkpoint = read_checkpoint(file)
-    chosen, state, unused = _choose(checkpoint, part, file.name)
-    state = {_plain_name(name): tensor for name, tensor in state.items()}
+    chosen, named, unused = _choose(checkpoint, part, file.name)
+    state = _with_plain_names(named, file.name)
     name, config = _recognise(state, file.name)
-    backbone = _build(name, config)
-    wanted = backbone.state_dict()
-    placed: dict[str, Tensor] = {}
-    extras: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        reason = next((why for pattern, why in UNUSED if re.search(pattern, key)), None)
-        if key in wanted:
-            placed[key] = _fit(tensor, wanted[key])
-        elif reason is not None:
-            unused[key] = reason
-        elif any(re.search(pattern, key) for pattern in EXTRAS):
-            extras[key] = tensor
-        else:
-            raise WeightsError("a tensor that no VMamba has", where=f"{file.name}: {key}", got=f"{tuple(tensor.shape)}")
+    with torch.device("meta"):  # shapes alone: a file that claims a monstrous size is refused before it is built
+        wanted = _build(name, config).state_dict()
+    placed, extras = _sort(state, wanted, unused, file.name)
     initial = tuple(key for key in wanted if key not in placed and re.search(MAY_BE_MISSING, key))
-    load_strictly(backbone, {**{key: wanted[key] for key in initial}, **placed}, where=file.name)
+    check_fit(wanted, {**{key: wanted[key] for key in initial}, **placed}, where=file.name)
+    backbone = _build(name, config)
+    own = backbone.state_dict()
+    load_strictly(backbone, {**{key: own[key] for key in initial}, **placed}, where=file.name)
     save_backbone(out, backbone, facts={"imported_from": file.name, "part": chosen}, extras=extras)
     return ImportReport(
         file=file.name,
@@ -148,6 +143,25 @@ def import_weights(file: str | Path, out: str | Path, part: Part | None = None) 
     )
 
 
+def _sort(
+    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], unused: dict[str, str], where: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(tensors for the backbone, extras beside it); what is neither goes to `unused` with the reason."""
+    placed: dict[str, Tensor] = {}
+    extras: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        reason = next((why for pattern, why in UNUSED if re.search(pattern, key)), None)
+        if key in wanted:
+            placed[key] = _fit(tensor, wanted[key], f"{where}: {key}")
+        elif reason is not None:
+            unused[key] = reason
+        elif any(re.search(pattern, key) for pattern in EXTRAS):
+            extras[key] = tensor
+        else:
+            raise WeightsError("a tensor that no VMamba has", where=f"{where}: {key}", got=f"{tuple(tensor.shape)}")
+    return placed, extras
+
+
 def _choose(checkpoint: Any, part: Part | None, where: str) -> tuple[str, dict[str, Tensor], dict[str, str]]:
     """(the part taken, its tensors, the tensors of everything else with the reason)."""
     if not isinstance(checkpoint, Mapping):
@@ -155,14 +169,15 @@ def _choose(checkpoint: Any, part: Part | None, where: str) -> tuple[str, dict[s
     here = [name for name in PARTS if isinstance(checkpoint.get(name), Mapping)]
     if part is not None and part not in here:
         raise WeightsError("the checkpoint has no such part", where=where, expected=" or ".join(here), got=part)
-    if not here:
-        flat = {str(name): value for name, value in checkpoint.items() if isinstance(value, Tensor)}
-        return "", flat, {}
-    chosen = part or here[0]
-    state = {str(name): value for name, value in checkpoint[chosen].items() if isinstance(value, Tensor)}
-    rest = {key: value for key, value in checkpoint.items() if key != chosen}
-    reason = OTHER_PART.format(part=chosen)
-    return chosen, state, {name: reason for name, _ in _tensors(rest)}
+    chosen = (part or here[0]) if here else ""
+    inside = checkpoint[chosen] if here else {key: value for key, value in checkpoint.items() if _is_tensor(value)}
+    rest = {key: value for key, value in checkpoint.items() if key != chosen and (here or not _is_tensor(value))}
+    reason = OTHER_PART.format(part=chosen) if here else BESIDE
+    return chosen, dict(_tensors(inside)), {name: reason for name, _ in _tensors(rest)}
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
 
 
 def _tensors(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Tensor]]:
@@ -177,28 +192,29 @@ def _tensors(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Tens
             yield from _tensors(inner, (*path, str(i)))
 
 
-def _plain_name(name: str) -> str:
-    """A tensor's name without the wrappers' prefixes, and by VMamba's present naming."""
-    for prefix in ("module.", "backbone."):
-        name = name.removeprefix(prefix)
-    for pattern, replacement in RENAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+def _with_plain_names(named: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Tensors by VMamba's present names, without the wrappers' prefixes."""
+    state: dict[str, Tensor] = {}
+    for name, tensor in named.items():
+        plain = WRAPPERS.sub("", name)
+        for pattern, replacement in RENAMES:
+            plain = re.sub(pattern, replacement, plain)
+        if plain in state:
+            raise WeightsError("two tensors of the checkpoint have one name", where=f"{where}: {plain}", got=name)
+        state[plain] = tensor
+    return state
 
 
 def _recognise(state: Mapping[str, Tensor], where: str) -> tuple[str, VMambaConfig]:
     """Which VMamba a state dict is, from its tensors' shapes; a size of one's own counts as the nearest kind."""
-    depths = [0, 0, 0, 0]
-    for match in filter(None, map(LAYERS.match, state)):
-        stage, block = int(match[1]), int(match[2])
-        if stage < len(depths):
-            depths[stage] = max(depths[stage], block + 1)
+    blocks = {match.groups() for match in filter(None, map(LAYERS.match, state))}
+    depths = [sum(stage == str(i) for stage, _ in blocks) for i in range(4)]
     try:
         dims = state["layers.0.blocks.0.norm.weight"].shape[0]
         ssm_ratio = state["layers.0.blocks.0.op.in_proj.weight"].shape[0] / dims
         states = state["layers.0.blocks.0.op.A_logs"].shape[1]
         mlp_ratio = state["layers.0.blocks.0.mlp.fc1.weight"].shape[0] / dims
-    except (KeyError, IndexError) as error:
+    except (KeyError, IndexError, ZeroDivisionError) as error:
         raise WeightsError("the checkpoint holds no VMamba", where=where, expected=str(error)) from None
     found = VMambaConfig(
         depths=(depths[0], depths[1], depths[2], depths[3]),
@@ -221,8 +237,14 @@ def _build(name: str, config: VMambaConfig) -> nn.Module:
     return backbone
 
 
-def _fit(tensor: Tensor, wanted: Tensor) -> Tensor:
+def _fit(tensor: Tensor, wanted: Tensor, where: str) -> Tensor:
     """A 1x1 convolution's weight (out, in, 1, 1) as a linear layer's (out, in); in float32."""
+    if tensor.layout != torch.strided or not tensor.is_floating_point():
+        got = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
+        raise WeightsError("a tensor holds no weights", where=where, expected="dense floating point", got=got)
     if tensor.ndim == 4 and wanted.ndim == 2 and tensor.shape[2:] == (1, 1):
         tensor = tensor[:, :, 0, 0]
-    return tensor.to(wanted.dtype)
+    tensor = tensor.to(wanted.dtype)
+    if not bool(torch.isfinite(tensor).all()):
+        raise WeightsError("a tensor holds NaN or infinity", where=where, next_step="take an earlier checkpoint")
+    return tensor

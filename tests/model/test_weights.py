@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import pickle
+import random
 import shutil
 import sys
 import types
@@ -101,7 +102,7 @@ def test_the_teacher_is_taken_where_nothing_is_said(nano, tmp_path):
     assert import_weights(tmp_path / "a.pth", tmp_path / "out").part == "teacher"
 
 
-@pytest.mark.parametrize("size", ["tiny", "small"])
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
 def test_every_tensor_of_the_published_layouts_is_accounted_for(fixtures_algorithm, tmp_path, size):
     listing = json.loads((fixtures_algorithm / f"vmamba_{size}_state_dict.json").read_text())
     dtypes = {"float32": torch.float32, "bool": torch.bool}
@@ -112,7 +113,7 @@ def test_every_tensor_of_the_published_layouts_is_accounted_for(fixtures_algorit
     assert report.backbone == f"vmamba_{size}"
     assert set(report.unused) | set(report.placed) == set(state)
     assert report.parameters == listing["params"]["encoder_only"]
-    shutil.rmtree(tmp_path / "out")  # 200 MB that pytest would keep
+    shutil.rmtree(tmp_path / "out")  # 100 to 350 MB that pytest would keep
 
 
 def test_older_names_and_one_by_one_convolutions_fit(nano, tmp_path):
@@ -186,15 +187,56 @@ def test_a_torn_file_is_named_without_a_traceback(nano, tmp_path, keep):
         (lambda s: s.update({"layers.9.x": torch.ones(2)}), "layers.9.x: a tensor that no VMamba has"),
         (lambda s: s.update({"outnorm3.bias": torch.ones(5)}), r"outnorm3.bias.*expected \(128,\); got \(5,\)"),
         (lambda s: s.pop("layers.0.blocks.0.norm.weight"), "holds no VMamba"),
+        (lambda s: s.update({"layers.0.blocks.0.norm.weight": torch.ones(0)}), "holds no VMamba"),
+        (lambda s: s.update({"layers.0.blocks.0.norm.weight": torch.ones(10**6)}), "a tensor does not fit"),
+        (lambda s: s.update({"layers.0.blocks.900000000.norm.weight": torch.ones(16)}), "a tensor that no VMamba has"),
+        (lambda s: s.update({"module.masked_embed": torch.ones(1, 16)}), "two tensors.*masked_embed"),
+        (lambda s: s["outnorm0.bias"].fill_(float("nan")), "outnorm0.bias.*holds NaN"),
+        (lambda s: s.update({"outnorm0.bias": torch.ones(16, dtype=torch.int32)}), "outnorm0.bias.*got int32, strided"),
+        (lambda s: s.update({"outnorm0.bias": torch.ones(16).to_sparse()}), "outnorm0.bias.*got float32, sparse_coo"),
+        (lambda s: s.update({"hidden": {"deep": [torch.ones(2)]}}), r"hidden\.deep\.0: a tensor that no VMamba has"),
     ],
 )
 def test_what_does_not_fit_is_an_error_and_leaves_nothing_behind(nano, tmp_path, change, complaint):
-    state = dict(nano.state_dict())
+    state = {name: tensor.clone() for name, tensor in nano.state_dict().items()}
     change(state)
     torch.save({"teacher": state}, tmp_path / "a.pth")
     with pytest.raises(WeightsError, match=complaint):
         import_weights(tmp_path / "a.pth", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "module.backbone.", "_orig_mod.module.", "module._orig_mod.backbone."]
+)
+def test_the_prefixes_of_wrappers_are_taken_off(nano, tmp_path, prefix):
+    torch.save({"teacher": {prefix + k: v for k, v in nano.state_dict().items()}}, tmp_path / "a.pth")
+    import_weights(tmp_path / "a.pth", tmp_path / "out")
+    assert _same(nano, read_backbone(tmp_path / "out"))
+
+
+def test_a_network_in_containers_of_its_own_is_read_and_a_bare_one_names_what_lies_beside(nano, tmp_path):
+    torch.save({"teacher": {"backbone": nano.state_dict(), "head": {"mlp.0.bias": torch.ones(3)}}}, tmp_path / "a.pth")
+    assert import_weights(tmp_path / "a.pth", tmp_path / "nested").extras == ("head.mlp.0.bias",)
+    torch.save({**nano.state_dict(), "optimizer": {"state": [torch.ones(2)]}}, tmp_path / "b.pth")
+    report = import_weights(tmp_path / "b.pth", tmp_path / "bare")
+    assert set(report.unused) == {"optimizer.state.0"} and report.unused["optimizer.state.0"]
+    assert _same(read_backbone(tmp_path / "nested"), read_backbone(tmp_path / "bare"))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_flipped_bytes_end_in_one_line_or_in_an_import(nano, tmp_path, zipped):
+    torch.save({"teacher": nano.state_dict()}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    whole = (tmp_path / "a.pth").read_bytes()
+    draw = random.Random(5)
+    for _ in range(15):
+        raw = bytearray(whole)
+        raw[draw.randrange(40_000)] = draw.randrange(256)
+        (tmp_path / "b.pth").write_bytes(raw)
+        try:
+            import_weights(tmp_path / "b.pth", tmp_path / "out")
+        except WeightsError as error:
+            assert "\n" not in str(error) and "b.pth" in str(error)
 
 
 def test_what_is_not_there_is_said(tmp_path):
