@@ -12,20 +12,21 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import shutil
 import time
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openus_data import datacard
 from openus_data.build_plan import BuildPlan, BuildRequest, plan_build
-from openus_data.build_report import BuildReport, DatasetCounts, build_json
+from openus_data.build_report import BuildReport, build_json
 from openus_data.duplicates import DuplicateSettings
 from openus_data.errors import CorpusError, NoSpace, UsageError
 from openus_data.executor import TaskLimits, open_executor
+from openus_data.first_stage.estimate import describe
 from openus_data.first_stage.folder import RECORDS_NAME, Staging
 from openus_data.first_stage.journal import Journal
 from openus_data.first_stage.run import FirstStage
@@ -34,21 +35,18 @@ from openus_data.manifest import TableWriter, write_rejects
 from openus_data.progress import Progress
 from openus_data.publish import DERIVED_NAMES, finish_commit, publish
 from openus_data.recipe import BuildRecipe
-from openus_data.records import Item, Reject
+from openus_data.records import Reject
 from openus_data.remote_folder import local_request
 from openus_data.schema import BUILD_NAME, MANIFEST_NAME, REJECTS_NAME, SPLITS, manifest_schema
 from openus_data.shard_task import PlannedSample, ShardPlan, ShardResult, write_shard
 from openus_data.shards import Sidecar, plan_shards
 from openus_data.split import Assignment, SplitSettings, assign
-from openus_data.store import folder_lock, free_bytes, sha256_file, write_text_aside
+from openus_data.store import folder_lock, sha256_file, write_text_aside
 
 __all__ = ["BuildReport", "BuildRequest", "build"]
 
 logger = logging.getLogger(__name__)
-
-_SECONDS_PER_FILE = 0.03
-_BYTES_PER_INPUT_BYTE = 2.0
-"""For the estimates of a dry run: one 800x600 picture on one core; staging and shards lie on the disk side by side."""
+_MOST_NAMES: Final = 3
 
 
 def build(request: BuildRequest) -> BuildReport:
@@ -65,10 +63,9 @@ def build(request: BuildRequest) -> BuildReport:
 
 def _build(request: BuildRequest, started: float) -> BuildReport:
     plan = plan_build(request)
+    _say_missing(plan)
     if request.dry_run:
         return describe(plan)
-    for dataset, step in plan.missing:
-        logger.warning("%s: its files are not there; %s", dataset, step)
     if not plan.sources:
         return BuildReport(datasets={}, missing=dict(plan.missing), failures=0, is_changed=False)
     try:
@@ -78,6 +75,20 @@ def _build(request: BuildRequest, started: float) -> BuildReport:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpace("the disk is full", next_step="free space and run the same command again") from error
         raise
+
+
+def _say_missing(plan: BuildPlan) -> None:
+    """One line, however many datasets are not there."""
+    if len(plan.missing) == 1:
+        ((dataset, step),) = plan.missing
+        logger.warning("%s: its files are not there; %s", dataset, step)
+    elif plan.missing:
+        names = ", ".join(name for name, _ in plan.missing[:_MOST_NAMES])
+        logger.warning(
+            "%d datasets are not there: %s; fetch them with openus-data fetch ID...",
+            len(plan.missing),
+            names if len(plan.missing) <= _MOST_NAMES else f"{names}, ... (--json lists them under `missing`)",
+        )
 
 
 def _run(plan: BuildPlan, started: float) -> BuildReport:
@@ -294,35 +305,6 @@ def _place(built: _Built, names: list[str], index: int) -> dict[str, object] | N
         "image": built.image[index].tolist(),
         "mask": mask if mask[1] >= 0 else None,
     }
-
-
-def describe(plan: BuildPlan) -> BuildReport:
-    """What a build would do: files, bytes, disk and time, without doing any of it."""
-    counts: dict[str, DatasetCounts] = {}
-    total_bytes = 0
-    for source in plan.sources:
-        found = counts[source.terms.dataset] = DatasetCounts()
-        for entry in source.list():
-            if isinstance(entry, Item):
-                found.images += 1
-                total_bytes += entry.path.stat().st_size
-            else:
-                found.rejected[f"{entry.stage}/{entry.reason}"] += 1
-    files = sum(c.images for c in counts.values())
-    workers = plan.request.workers or os.cpu_count() or 1
-    return BuildReport(
-        datasets=counts,
-        missing=dict(plan.missing),
-        is_changed=False,
-        planned={
-            "files": files,
-            "input_bytes": total_bytes,
-            "disk_needed_bytes": int(_BYTES_PER_INPUT_BYTE * total_bytes),
-            "disk_free_bytes": free_bytes(plan.request.out),
-            "workers": workers,
-            "estimated_seconds": round(files * _SECONDS_PER_FILE / workers, 1),
-        },
-    )
 
 
 def _duplicate_settings(recipe: BuildRecipe) -> DuplicateSettings:

@@ -113,8 +113,6 @@ class BuildReport:
         for name, counts in sorted(self.datasets.items()):
             cells = "".join(f"{counts.kept[s]:>10}" for s in splits)
             lines.append(f"{name:<24}{counts.images:>8}{counts.frames:>9}{cells}{counts.rejected.total():>10}")
-        for name, step in sorted(self.missing.items()):
-            lines.append(f"{name:<24} is not there: {step}")
         reasons: Counter[str] = sum((c.rejected for c in self.datasets.values()), Counter())
         lines += [f"  rejected {n:>6}  {reason}" for reason, n in sorted(reasons.items())]
         lines += self.hints
