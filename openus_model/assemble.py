@@ -101,6 +101,8 @@ def build_stream(recipe: PretrainRecipe, data: str | Path, world: World) -> Shar
         where=recipe.data.where,
         balance=recipe.data.balance,
         balance_temperature=recipe.data.balance_power,
+        max_bad_share=recipe.data.max_bad_share,
+        allow_missing=recipe.data.allow_missing,
     )
 
 
@@ -213,8 +215,8 @@ def about_run(recipe: PretrainRecipe) -> dict[str, Any]:
 
 
 MAY_CHANGE = (
-    "name", "data.workers", "engine.device", "engine.threads", "engine.log_every", "engine.figure_every",
-    "engine.checkpoint_every", "engine.keep", "engine.keep_every", "engine.max_nonfinite", "engine.tensorboard",
+    "name", "data.workers", "data.max_bad_share", "engine.device", "engine.threads", "engine.log_every",
+    "engine.figure_every", "engine.checkpoint_every", "engine.keep", "engine.keep_every", "engine.max_nonfinite", "engine.tensorboard",
     "engine.wandb", "engine.compile", "backbone.gradient_checkpointing", "backbone.scan_backend", "backbone.weights",
 )  # fmt: skip
 """Keys that a resumed run may change: they decide how it runs, not what it computes."""

@@ -5,6 +5,7 @@ Each command imports its module when it is called, so that `--help` needs neithe
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ from typing import Annotated
 import typer
 
 from openus_model import __version__
-from openus_model.commands import answer, run
+from openus_model.commands import answer, invoke, run
 
 app = typer.Typer(
     name="openus-model",
@@ -50,6 +51,9 @@ def pretrain(
     data: Annotated[str, typer.Option("--data", help="A folder that `openus-data build` made, or a URL of one.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
     overrides: Overrides = None,
+    where: Annotated[
+        str | None, typer.Option("--where", help="Train on the rows that satisfy this SQL condition: data.where.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last sound checkpoint.")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -59,8 +63,9 @@ def pretrain(
     def command() -> int:
         from openus_model.pretrain import pretrain as start
 
-        report = start(recipe, data, out, overrides=tuple(overrides or ()), resume=resume, quiet=quiet or as_json)
-        return answer(report, as_json=as_json)
+        settings = (*(overrides or ()), *((f"data.where={json.dumps(where)}",) if where else ()))
+        report = start(recipe, data, out, overrides=settings, resume=resume, quiet=quiet or as_json)
+        return answer(report, as_json=as_json and report.is_main)
 
     _exit(command)
 
@@ -262,7 +267,7 @@ def _exit(command: Callable[[], int]) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    raise SystemExit(invoke(app))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,11 @@ reader would lose without a word.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
+import re
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,7 +35,18 @@ MASK_SUFFIX = schema.MASK_SUFFIX
 
 
 class CorruptSample(DataError):
-    """One image is not what the manifest says; the caller decides how many of these it bears."""
+    """One image is not what the manifest says; the caller decides how many of these it bears.
+
+    Args:
+        fault: what is wrong, and with which sample of which shard.
+    """
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(fault, next_step="run openus-data verify")
+        self.fault = fault
+
+    def __reduce__(self) -> tuple[type[CorruptSample], tuple[str]]:
+        return CorruptSample, (self.fault,)
 
 
 @dataclass(slots=True)
@@ -97,15 +110,16 @@ class Corpus:
         missing = _missing_shards(root, table)
         if missing and not allow_missing:
             raise DataError(
-                f"{len(missing)} shards are missing or torn",
+                "missing or torn" if len(missing) == 1 else f"missing or torn, and {len(missing) - 1} more shards",
                 where=missing[0],
-                next_step="run openus-data verify, or allow missing shards",
+                next_step="run openus-data verify, or pretrain without them by data.allow_missing=true",
             )
         if missing:
             table = table.filter(~pa.compute.field("shard").isin(missing))
         if table.num_rows == 0:
             picked = ", ".join(f"{k}={v}" for k, v in (("split", split), ("dataset", dataset), ("where", where)) if v)
-            raise DataError("no sample left", where=str(root), got=picked or "an empty manifest")
+            hint = "`openus-data query` shows what the columns hold" if where else ""
+            raise DataError("no sample left", where=str(root), got=picked or "an empty manifest", next_step=hint)
         return cls(root=root, table=table, digest=_file_digest(path), missing=missing)
 
     def __len__(self) -> int:
@@ -191,8 +205,8 @@ class Corpus:
         return self._handles[shard]
 
     def _corrupt(self, index: int, what: str) -> CorruptSample:
-        where = f"{self.table.column('shard')[index].as_py()}: {self.table.column('sample_id')[index].as_py()}"
-        return CorruptSample(what, where=where, next_step="run openus-data verify")
+        shard, sample = (self.table.column(name)[index].as_py() for name in ("shard", "sample_id"))
+        return CorruptSample(f"{shard}: {sample}: {what}")
 
 
 def filter_rows(table: pa.Table, where: str) -> pa.Table:
@@ -211,10 +225,24 @@ def filter_rows(table: pa.Table, where: str) -> pa.Table:
         kept = connection.execute(f"select __row from manifest where ({where}) order by __row").fetchnumpy()["__row"]
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
-        raise UsageError("not a condition over the manifest's columns", where=where, got=reason) from None
+        raise UsageError(
+            "not a condition over the manifest's columns",
+            where=where,
+            got=reason,
+            next_step=_column_hint(reason, table.column_names),
+        ) from None
     finally:
         connection.close()
     return table.take(pa.array(kept))
+
+
+def _column_hint(reason: str, columns: Sequence[str]) -> str:
+    """What may have been meant, where the database names a column that is not there."""
+    unknown = re.search(r'column "([^"]+)" not found', reason)
+    if not unknown:
+        return "text stands in single quotes, for example organ = 'breast'"
+    near = difflib.get_close_matches(unknown[1], columns, n=1)
+    return f"did you mean {near[0]}?" if near else f"no such column; text stands in single quotes: '{unknown[1]}'"
 
 
 def _missing_shards(root: Path, table: pa.Table) -> tuple[str, ...]:

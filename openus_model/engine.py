@@ -291,8 +291,8 @@ class Engine:
         """Leave the step out; stop if it was one too many, with the last good state and the batch's ids saved."""
         self.skipped += 1
         self._in_a_row += 1
-        logger.warning("step %d is not finite and was skipped", self.step)
         if self._in_a_row <= self.recipe.max_nonfinite:
+            logger.warning("step %d is not finite and was skipped", self.step)
             return
         path = self.run_folder / (DIVERGED if self.world.size == 1 else f"diverged-rank{self.world.rank}.json")
         terms = {name: float(value) for part in losses for name, value in part.terms.items()}

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class PretrainReport:
         checkpoint: folder of the newest checkpoint.
         stopped_by: name of the signal that stopped it early, or None.
         skipped: steps that were not finite.
+        unreadable: samples that could not be read, each named in the log and replaced by another.
         is_main: whether this process speaks for all; the others of a torchrun have nothing to say.
     """
 
@@ -62,6 +64,7 @@ class PretrainReport:
     checkpoint: str | None
     stopped_by: str | None
     skipped: int
+    unreadable: int = 0
     is_main: bool = True
 
     @property
@@ -84,6 +87,8 @@ class PretrainReport:
             f"checkpoint  {self.checkpoint}",
             f"metrics     {self.run}/metrics.jsonl",
         ]
+        if self.unreadable:
+            lines.append(f"{self.unreadable} samples could not be read; run openus-data verify")
         if self.stopped_by:
             lines.append(f"stopped by {self.stopped_by}; go on with --resume")
         return "\n".join(lines)
@@ -143,7 +148,8 @@ def _run(
         outcome = engine.run()
     finally:
         tracker.close()
-    return _report(recipe, run, outcome, total=clock.steps, resumed_from=done, is_main=world.is_main)
+    report = _report(recipe, run, outcome, total=clock.steps, resumed_from=done, is_main=world.is_main)
+    return replace(report, unreadable=len(stream.skipped))
 
 
 def _report(
@@ -212,7 +218,9 @@ def _machine(recipe: PretrainRecipe) -> Iterator[None]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with this
         torch.use_deterministic_algorithms(True)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # DDP's advice on depthwise kernels, whose two layouts are the same bytes
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             yield
     finally:
         torch.set_num_threads(threads)

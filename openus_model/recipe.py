@@ -53,9 +53,14 @@ class DataRecipe:
     "A group of n samples is drawn in proportion to n ** power; 1 is as the corpus is, 0 gives every group the same."
     workers: int = 4
     "Reader processes per rank; 0 reads in the trainer. Never changes the result."
+    max_bad_share: float = 0.001
+    "Share of the samples that may be unreadable, at least one, each named and replaced; 0 bears none."
+    allow_missing: bool = False
+    "Go on without the samples of shards that are missing or torn."
 
     def __post_init__(self) -> None:
         _share("data.balance_power", self.balance_power)
+        _share("data.max_bad_share", self.max_bad_share)
         _check(self.workers >= 0, "data.workers", "0 or more", self.workers)
 
 

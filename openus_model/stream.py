@@ -11,6 +11,7 @@ named, counted and replaced by another, up to a stated share; beyond it the stre
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from openus_model.order import Order, balanced_weights, view_generator
 from openus_model.remote import local_copy
 from openus_model.views import CropGroup, ViewParams, multi_crop
 from openus_model.views.apply import CELL_PX
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_GROUPS = (
     CropGroup(count=2, size=224, scale=(0.14, 1.0), blur_prob=(1.0, 0.1), solarize_prob=(0.0, 0.2)),
@@ -63,7 +66,7 @@ class ShardStream:
         where: SQL condition over manifest columns.
         balance: columns to balance over; empty leaves the mix as it is.
         balance_temperature: see `order.balanced_weights`.
-        max_bad_share: share of samples seen that may be unreadable before the stream stops.
+        max_bad_share: share of the samples that may be unreadable before the stream stops; above 0, one always may.
         allow_missing: go on without shards that are not there.
         cache: folder for copies of remote shards.
 
@@ -99,7 +102,6 @@ class ShardStream:
         self.groups = tuple(groups)
         self.max_bad_share = max_bad_share
         self.skipped: dict[str, str] = {}
-        self._seen = 0
         self._step = 0
         self._order = Order(len(self.corpus), seed, _weights(self.corpus, balance, balance_temperature))
 
@@ -170,14 +172,15 @@ class ShardStream:
         )
 
     def _count(self, bad: Sequence[tuple[str, str]]) -> None:
-        self._seen += self.batch_size
-        self.skipped.update(bad)
-        allowed = max(self.max_bad_share * max(self._seen, len(self.corpus)), 0)
+        for name, reason in bad:
+            if name not in self.skipped:
+                logger.warning("a sample was left out, another stands in for it: %s", reason)
+                self.skipped[name] = reason
+        allowed = max(self.max_bad_share * len(self.corpus), 1.0) if self.max_bad_share else 0.0
         if len(self.skipped) > allowed:
-            name, reason = next(iter(self.skipped.items()))
             raise DataError(
-                f"{len(self.skipped)} unreadable samples, first {name}: {reason}",
-                expected=f"at most {allowed:.0f} ({self.max_bad_share:.2%})",
+                f"{len(self.skipped)} unreadable samples, first {next(iter(self.skipped.values()))}",
+                expected=f"at most {allowed:.0f} (data.max_bad_share={self.max_bad_share:g})",
                 next_step="run openus-data verify",
             )
 
@@ -211,7 +214,7 @@ class _Views(Dataset[_Sample]):
                 image = self.corpus.image(index)
                 break
             except CorruptSample as error:
-                bad.append((self.corpus.row(index, ["sample_id"])["sample_id"], str(error)))
+                bad.append((self.corpus.row(index, ["sample_id"])["sample_id"], error.fault))
                 if len(bad) >= MAX_REPLACEMENTS:
                     raise
                 index = int(rng.integers(0, len(self.corpus)))

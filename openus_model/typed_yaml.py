@@ -150,6 +150,9 @@ def _convert(hint: Any, raw: Any) -> Any:
 def _hint_name(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) is tuple:
+        many = typing.get_args(hint)[-1] is Ellipsis
+        return "a list, for example [a, b]" if many else f"a list of {len(typing.get_args(hint))}"
     return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
 
 

@@ -52,7 +52,9 @@ class MeanCentre(nn.Module):
 
 
 class Sinkhorn(nn.Module):
-    """Sinkhorn-Knopp over the joint batch.
+    """Sinkhorn-Knopp over the joint batch, on logarithms, so that no temperature makes a row vanish.
+
+    One row alone gets equal shares of all prototypes: there is nothing to tell it from.
 
     Args:
         iterations: alternating normalisations; 3 in DINOv2.
@@ -70,21 +72,27 @@ class Sinkhorn(nn.Module):
             temperature: before the exponential.
             weight_N: 1 for rows that take part, 0 for those that do not (their probabilities are 0); None for all.
         """
-        scaled_NK = logits_NK.float() / temperature
-        q_NK = (scaled_NK - distributed.largest(scaled_NK.max())).exp()
-        weight_N = torch.ones(len(q_NK), device=q_NK.device) if weight_N is None else weight_N.float()
-        q_NK = q_NK * weight_N[:, None]
-        rows = distributed.total(weight_N.sum()).clamp(min=1.0)
+        log_NK = logits_NK.float() / temperature
+        takes_part_N1 = torch.ones(len(log_NK), 1, dtype=torch.bool, device=log_NK.device)
+        if weight_N is not None:
+            takes_part_N1 = weight_N[:, None] > 0
         for _ in range(self.iterations):
-            q_NK = q_NK / (distributed.total(q_NK.sum(0)) * q_NK.shape[1]).clamp(min=1e-30)
-            q_NK = q_NK / (q_NK.sum(1, keepdim=True) * rows).clamp(min=1e-30)
-        return q_NK * rows
+            log_NK = log_NK - _joint_logsumexp(log_NK.masked_fill(~takes_part_N1, -torch.inf))
+            log_NK = log_NK.log_softmax(1)
+        return log_NK.exp() * takes_part_N1
 
     def commit(self) -> None:
         """Nothing is kept."""
 
     def forget(self) -> None:
         """Nothing is kept."""
+
+
+def _joint_logsumexp(log_NK: Tensor) -> Tensor:
+    """log of the sum of exponentials of each column, (K,), over the rows of all processes."""
+    highest_K = distributed.largest(log_NK.amax(0)).nan_to_num(neginf=0.0)
+    smallest = torch.finfo(log_NK.dtype).tiny
+    return highest_K + distributed.total((log_NK - highest_K).exp().sum(0)).clamp(min=smallest).log()
 
 
 Centring = MeanCentre | Sinkhorn

@@ -25,11 +25,14 @@ def koleo_loss(vectors_BD: Tensor) -> Tensor:
         vectors_BD: one vector per image of this process; of any length but 0.
 
     Returns:
-        a scalar: the mean over this process's vectors, whose neighbours are looked for in every process.
+        a scalar: the mean over this process's vectors, whose neighbours are looked for in every process; 0 where there
+        is one vector in all.
     """
     with torch.autocast(vectors_BD.device.type, enabled=False):
         unit_BD = functional.normalize(vectors_BD.float(), dim=-1, eps=EPSILON)
         all_AD = distributed.gather_rows_with_gradient(unit_BD)
+        if len(all_AD) == 1:
+            return unit_BD.sum() * 0.0
         place = torch.arange(len(unit_BD), device=unit_BD.device)
         own = distributed.rank() * len(unit_BD) + place
         similarity_BA = unit_BD.detach() @ all_AD.detach().T

@@ -32,7 +32,8 @@ def view_loss(teacher_GBK: Tensor, student_VBK: Tensor, temperature: float) -> T
     if pairs <= 0:
         raise ValueError(f"need two views that differ, got {large} of the teacher and {views} of the student")
     log_student_VBK = functional.log_softmax(student_VBK.float() / temperature, dim=-1)
-    # (G, B, K), (V, B, K) -> (G, V): no tensor of all pairs
-    entropy_GV = -torch.einsum("gbk,vbk->gv", teacher_GBK.float(), log_student_VBK) / student_VBK.shape[1]
+    with torch.autocast(log_student_VBK.device.type, enabled=False):  # it would run the product in bfloat16
+        # (G, B, K), (V, B, K) -> (G, V): no tensor of all pairs
+        entropy_GV = -torch.einsum("gbk,vbk->gv", teacher_GBK.float(), log_student_VBK) / student_VBK.shape[1]
     same_GV = torch.eye(large, views, dtype=torch.bool, device=entropy_GV.device)
     return entropy_GV.masked_fill(same_GV, 0.0).sum() / pairs

@@ -108,6 +108,61 @@ def test_sinkhorn_leaves_out_rows_of_weight_zero() -> None:
     assert with_rest[6:].abs().max() == 0
 
 
+def _sinkhorn_in_float64(logits: Tensor, temperature: float, iterations: int) -> Tensor:
+    """As DINOv2 writes it, where float64 has room for the exponentials."""
+    q = (logits.double() / temperature).exp().T
+    q /= q.sum()
+    for _ in range(iterations):
+        q /= q.sum(1, keepdim=True) * len(q)
+        q /= q.sum(0, keepdim=True) * q.shape[1]
+    return (q * q.shape[1]).T
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.04, 0.02])
+def test_sinkhorn_equals_the_plain_form_also_where_float32_has_no_room(temperature: float) -> None:
+    torch.manual_seed(1)
+    logits = torch.randn(12, 16) * torch.linspace(0.1, 3.0, 12)[:, None]
+    q = Sinkhorn(3).targets(logits, temperature)
+    torch.testing.assert_close(q.double(), _sinkhorn_in_float64(logits, temperature, 3), rtol=1e-3, atol=1e-6)
+
+
+def test_one_row_alone_and_no_row_at_all_stay_finite() -> None:
+    logits = torch.randn(1, 5)
+    torch.testing.assert_close(Sinkhorn(3).targets(logits, 0.04), torch.full((1, 5), 0.2))
+    assert Sinkhorn(3).targets(logits, 0.04, torch.zeros(1)).abs().max() == 0
+    vector = torch.randn(1, 8, requires_grad=True)
+    loss = koleo_loss(vector)
+    loss.backward()
+    assert loss == 0 and torch.isfinite(vector.grad).all()
+
+
+def test_koleo_takes_float16_vectors_whose_squares_would_overflow_there() -> None:
+    torch.manual_seed(0)
+    vectors = (200.0 * torch.randn(6, 64)).half()
+    assert koleo_loss(vectors).item() == pytest.approx(koleo_loss(vectors.float()).item(), rel=1e-6)
+
+
+def test_losses_are_the_same_numbers_under_autocast() -> None:
+    torch.manual_seed(0)
+    teacher, student = torch.randn(2, 3, 9).softmax(-1), torch.randn(4, 3, 9)
+    mask = torch.rand(2, 3) < 0.5
+
+    def losses() -> tuple[Tensor, ...]:
+        return (
+            view_loss(teacher, student, 0.1),
+            patch_loss(teacher, student[:2], mask, 0.1),
+            koleo_loss(student[0]),
+            Sinkhorn(3).targets(student[0], 0.1),
+        )
+
+    plain = losses()
+    with torch.autocast("cpu", torch.bfloat16):
+        low = losses()
+    for ours, theirs in zip(low, plain, strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
 def test_a_step_that_did_not_count_leaves_the_centre_alone() -> None:
     centre = MeanCentre(3)
     centre.targets(torch.ones(2, 3), 0.1)

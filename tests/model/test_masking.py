@@ -89,6 +89,30 @@ def test_a_mask_keeps_its_budget_its_chosen_part_and_its_cone(
             assert score[image][choice.chosen_BN[image]].min() >= kept_out.max()
 
 
+@pytest.mark.parametrize("rule", ["paper", "released"])
+@pytest.mark.parametrize(("ratio", "masked"), [(0.0, 0), (0.01, 1), (0.6, 9), (1.0, 15)])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_budget_holds_from_nothing_to_everything_on_any_grid(rule, ratio, masked, share) -> None:
+    torch.manual_seed(0)
+    score, noise = torch.rand(2, 15), torch.rand(2, 15)  # a grid of 3 by 5
+    choice = choose(score, noise, ratio=ratio, chosen_share=share, rule=rule)
+    assert choice.mask_BN.sum(1).tolist() == [masked, masked]
+    assert not (choice.chosen_BN & ~choice.mask_BN).any()
+
+
+def test_an_image_without_echo_is_not_masked_and_its_neighbour_as_ever() -> None:
+    torch.manual_seed(0)
+    attention, difficulty, noise = torch.rand(2, 9), torch.rand(2, 9), torch.rand(2, 9)
+    eligible = torch.tensor([[False] * 9, [True] * 9])
+    known = torch.tensor([True, True])
+    score = join_scores(attention, difficulty, known, alpha=0.5, rule="paper", eligible_BN=eligible)
+    assert torch.isfinite(score).all()
+    mask = choose(score, noise, ratio=0.6, chosen_share=0.5, rule="paper", eligible_BN=eligible).mask_BN
+    assert mask.sum(1).tolist() == [0, 6]
+    alone = choose(score[1:], noise[1:], ratio=0.6, chosen_share=0.5, rule="paper").mask_BN
+    assert mask[1:].equal(alone)
+
+
 def test_scores_outside_the_cone_do_not_move_those_inside() -> None:
     score = torch.tensor([[0.0, 1.0, 2.0, 900.0]])
     inside = torch.tensor([[True, True, True, False]])

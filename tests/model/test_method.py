@@ -79,6 +79,56 @@ def test_every_option_makes_finite_steps(overrides: tuple[str, ...]) -> None:
         assert torch.isfinite(losses.total)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("masking.inside_share=0.5", "losses.centring=sinkhorn", "losses.koleo=0.1"),
+        ("masking.difficulty=same_step", "masking.inside_share=0.5"),
+        ("masking.ratio=1.0", "losses.koleo=0.1"),
+    ],
+)
+def test_one_image_without_any_echo_makes_a_finite_step(overrides: tuple[str, ...]) -> None:
+    method, _ = make_method(*overrides)
+    batch = make_batch(images=1)
+    empty = dataclasses.replace(
+        batch,
+        global_valid_BVHW=torch.zeros_like(batch.global_valid_BVHW),
+        local_valid_BVHW=torch.zeros_like(batch.local_valid_BVHW),
+    )
+    losses = method.step(empty, 0)
+    losses.total.backward()
+    assert torch.isfinite(losses.total)
+    assert all(torch.isfinite(p.grad).all() for p in method.student.parameters() if p.grad is not None)
+    method.after_update(0)
+    assert torch.isfinite(method.step(batch, 1).total)
+
+
+def test_views_need_not_be_square() -> None:
+    method, _ = make_method("masking.difficulty=same_step", "losses.centring=sinkhorn")
+    batch = make_batch()
+    wide = dataclasses.replace(
+        batch,
+        global_BVCHW=batch.global_BVCHW.repeat(1, 1, 1, 1, 2)[..., :96],
+        global_valid_BVHW=torch.ones(2, 2, 2, 3),
+    )
+    losses = method.step(wide, 0, pictures=True)
+    assert torch.isfinite(losses.total)
+    assert losses.pictures["mask"].shape == (2, 2, 3)
+
+
+def test_bf16_gives_the_losses_of_fp32_to_two_percent() -> None:
+    method, _ = make_method("losses.centring=sinkhorn", "losses.koleo=0.1", "masking.guide=random")
+    batch = make_batch(images=4, large=96, small=64)
+    plain = method.step(batch, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = method.step(batch, 0)
+    low.total.backward()
+    assert low.total.dtype == torch.float32
+    for name, value in plain.terms.items():
+        assert low.terms[name].item() == pytest.approx(value.item(), rel=2e-2), name
+    assert all(torch.isfinite(p.grad).all() for p in method.student.parameters() if p.grad is not None)
+
+
 def test_the_teacher_is_deterministic_though_the_student_drops_paths() -> None:
     method, _ = make_method("backbone.drop_path=0.5")
     image = torch.randn(2, 3, 64, 64)

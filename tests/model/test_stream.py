@@ -87,8 +87,12 @@ def test_a_condition_keeps_its_rows_and_a_bad_one_says_why(make_corpus) -> None:
     root = make_corpus(12)
     stream = ShardStream(root, batch_size=2, groups=SMALL, where="organ = 'breast'")
     assert len(stream.corpus) == 6 and {r["organ"] for b in _take(stream, 3) for r in b.row_B} == {"breast"}
-    with pytest.raises(UsageError, match="condition"):
-        ShardStream(root, batch_size=2, where="no_such_column = 1")
+    with pytest.raises(UsageError, match=r"condition.*did you mean organ"):
+        ShardStream(root, batch_size=2, where="organn = 'breast'")
+    with pytest.raises(UsageError, match="single quotes: 'breast'"):
+        ShardStream(root, batch_size=2, where="organ = breast")
+    with pytest.raises(DataError, match=r"no sample left.*brest.*openus-data query"):
+        ShardStream(root, batch_size=2, where="organ = 'brest'")
     with pytest.raises(UsageError, match="condition"):
         ShardStream(root, batch_size=2, where="true); drop table manifest; --")
 
@@ -104,15 +108,33 @@ def _flip(path: Path, offset: int) -> None:
     path.write_bytes(bytes(data))
 
 
-def test_a_damaged_sample_is_named_replaced_and_counted_within_the_limit(make_corpus) -> None:
+def test_a_damaged_sample_is_named_replaced_and_counted_within_the_limit(
+    make_corpus, caplog: pytest.LogCaptureFixture
+) -> None:
     root = make_corpus(12)
     row = pq.read_table(root / "manifest.parquet").slice(3, 1).to_pylist()[0]
     _flip(root / row["shard"], row["offset"] + row["size_bytes"] // 2)
     lenient = ShardStream(root, batch_size=4, groups=SMALL, max_bad_share=0.1)
     ids = [i for b in _take(lenient, 3) for i in b.sample_ids]
     assert list(lenient.skipped) == [row["sample_id"]] and row["sample_id"] not in ids and len(ids) == 12
-    with pytest.raises(DataError, match=row["sample_id"]):
-        _take(ShardStream(root, batch_size=4, groups=SMALL), 3)
+    assert caplog.text.count(row["sample_id"]) == 1
+    with pytest.raises(DataError, match=f"1 unreadable samples, first .*{row['sample_id']}"):
+        _take(ShardStream(root, batch_size=4, groups=SMALL, max_bad_share=0), 3)
+
+
+def test_one_damaged_sample_is_borne_in_any_corpus_and_two_of_a_small_one_are_not(make_corpus) -> None:
+    root = make_corpus(12)
+    rows = pq.read_table(root / "manifest.parquet").to_pylist()
+    for count in (1, 2):
+        row = rows[3 * count]
+        _flip(root / row["shard"], row["offset"] + row["size_bytes"] // 2)
+        stream = ShardStream(root, batch_size=4, groups=SMALL, workers=count - 1)
+        if count == 1:
+            _take(stream, 3)
+            assert len(stream.skipped) == 1
+        else:
+            with pytest.raises(DataError, match=r"2 unreadable samples.*at most 1.*max_bad_share"):
+                _take(stream, 3)
 
 
 def test_a_missing_or_torn_shard_is_an_error_unless_allowed(make_corpus) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,23 @@ def test_a_sink_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pyte
     recipe = load_recipe("smoke", ("engine.wandb=mine",)).to_dict()
     with pytest.raises(MissingExtra, match="pip install wandb"):
         open_tracker(tmp_path, recipe=recipe, total=4, done=0, quiet=True)
+
+
+def test_rows_reach_weights_and_biases_through_its_own_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, object]] = []
+    run = types.SimpleNamespace(
+        log=lambda row, step: calls.append(("log", (row, step))), finish=lambda: calls.append(("finish", None))
+    )
+    client = types.SimpleNamespace(init=lambda **options: calls.append(("init", options)) or run)
+    monkeypatch.setitem(sys.modules, "wandb", client)
+    recipe = load_recipe("smoke", ("engine.wandb=mine",)).to_dict()
+    tracker = open_tracker(tmp_path, recipe=recipe, total=4, done=0, quiet=True)
+    tracker.write(ROW)
+    tracker.close()
+    assert [name for name, _ in calls] == ["init", "log", "finish"]
+    options = calls[0][1]
+    assert isinstance(options, dict) and options["project"] == "mine" and options["config"]["name"] == "smoke"
+    assert calls[1][1] == (ROW, 2)
 
 
 def test_without_a_terminal_there_is_a_line_a_minute(
