@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import zlib
 
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor
 
 from openus_model.backbones import build_backbone
-from openus_model.backbones.attention import scale_to_unit
+from openus_model.backbones.attention import raw_attention, scale_to_unit
 from openus_model.backbones.ss2d import SS2D, cross_merge, cross_orders, cross_scan
 from openus_model.errors import UsageError
+from openus_model.losses.reconstruction import cell_errors, reconstruction_loss
 
 CASES = ("sq64", "rect64x96", "local96", "odd72x56")
 
@@ -58,6 +60,20 @@ def test_masked_features_equal_the_authors(tiny, parity, case):
     with torch.no_grad():
         features = tiny(torch.from_numpy(parity[f"{case}/input"]).float(), torch.from_numpy(parity[f"{case}/mask"]))
     assert _off(_with_class_token(features), parity[f"{case}/masked_x_out"]) < 5e-5
+    for i, stage in enumerate(features.stages, start=1):
+        if f"{case}/masked_stage{i}" in parity:
+            assert _off(stage, parity[f"{case}/masked_stage{i}"]) < 5e-5
+
+
+@pytest.mark.parametrize("case", CASES[:3])
+def test_reconstruction_and_its_losses_equal_the_authors(tiny, parity, case):
+    image, mask = torch.from_numpy(parity[f"{case}/input"]).float(), torch.from_numpy(parity[f"{case}/mask"])
+    with torch.no_grad():
+        redrawn = _redraw(tiny(image, mask), parity)
+    errors_BHW = cell_errors(redrawn, image, 32)
+    assert _off(redrawn[:, :, :2, :8], parity[f"{case}/x_rec_first"]) < 5e-5
+    assert _off((errors_BHW * mask).flatten(1), parity[f"{case}/patch_loss"]) < 1e-4
+    assert _off(reconstruction_loss(errors_BHW, mask, 32), parity[f"{case}/rec_loss"]) < 1e-4
 
 
 @pytest.mark.parametrize("case", ["sq64", "local96"])
@@ -82,14 +98,7 @@ def test_gradients_equal_the_authors(tiny, parity):
     image = torch.from_numpy(parity["sq64/input"]).float().requires_grad_()
     mask = torch.from_numpy(parity["sq64/mask"])
     features = tiny(image, mask)
-    # The fixture's decoder is stored as a checksum only; it is drawn by the rule that its notes give.
-    weight = _drawn("tiny:decoder.0.weight", (3072, 128, 1, 1), 128**-0.5)
-    cells = torch.nn.functional.conv2d(
-        features.stages[-1], weight, torch.from_numpy(parity["w/decoder.0.bias"]).float()
-    )
-    error = (torch.nn.functional.pixel_shuffle(cells, 32) - image).square()
-    pixels = mask.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, None].float()
-    reconstruction = (error * pixels).sum() / (pixels.sum() + 1e-5) / 3
+    reconstruction = reconstruction_loss(cell_errors(_redraw(features, parity), image, 32), mask, 32)
     assert _off(reconstruction, parity["sq64/rec_loss"]) < 1e-4
     probe = torch.from_numpy(parity["grad/probe"]).float()
     loss = reconstruction + (_with_class_token(features) * probe).mean()
@@ -101,8 +110,14 @@ def test_gradients_equal_the_authors(tiny, parity):
         assert np.abs(gradient.numpy() - expected).max() <= 1e-4 * np.abs(expected).max(), name
 
 
-def _drawn(key: str, shape: tuple[int, ...], scale: float) -> Tensor:
+def _redraw(features, parity) -> Tensor:
+    """The authors' decoder: it is stored as a checksum only, and drawn by the rule that the fixtures' notes give."""
+    weight = _drawn("tiny:decoder.0.weight", (3072, 128, 1, 1), 128**-0.5)
+    bias = torch.from_numpy(parity["w/decoder.0.bias"]).float()
+    return torch.nn.functional.pixel_shuffle(torch.nn.functional.conv2d(features.stages[-1], weight, bias), 32)
 
+
+def _drawn(key: str, shape: tuple[int, ...], scale: float) -> Tensor:
     drawn = np.random.RandomState(zlib.crc32(key.encode()) & 0xFFFFFFFF).standard_normal(shape) * scale
     return torch.from_numpy(drawn.astype(np.float16).astype(np.float32))
 
@@ -158,6 +173,40 @@ def test_gradient_checkpointing_changes_no_gradient():
         backbone(image).tokens_BND.square().mean().backward()
         gradients.append([p.grad for p in backbone.parameters() if p.grad is not None])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_drop_path_follows_the_seed_and_leaves_the_evaluated_network_alone():
+    backbone, image = build_backbone("vmamba_nano", drop_path=0.5), torch.randn(4, 3, 32, 32)
+    runs = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        runs.append(backbone(image).tokens_BND)
+    assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
+    backbone.eval()
+    plain = build_backbone("vmamba_nano").eval()
+    plain.load_state_dict(backbone.state_dict())
+    assert torch.equal(backbone(image).tokens_BND, plain(image).tokens_BND)
+
+
+def test_the_attention_map_is_the_formula_in_every_order_and_on_a_grid_that_is_not_square():
+    backbone = build_backbone("vmamba_nano").double().eval()
+    with torch.no_grad():
+        block, (rows, columns) = backbone.layers[3].blocks[0], (2, 3)
+        _, state = block.op.scan(torch.randn(2, rows, columns, 128, dtype=torch.float64), want_state=True)
+        got_BLL = raw_attention(state)
+        expected_BLL = torch.zeros_like(got_BLL)
+        for g, b in itertools.product(range(4), range(2)):
+            dt, A, B, C = (
+                x.double() for x in (state.dt_BGDL[b, g], state.A_GDN[g], state.B_BGNL[b, g], state.C_BGNL[b, g])
+            )
+            raster = torch.arange(rows * columns).view(rows, columns)
+            order = (raster if g % 2 == 0 else raster.T).flatten()
+            order = order if g < 2 else order.flip(0)
+            for i in range(rows * columns):
+                for j in range(i + 1):
+                    decay_D = torch.exp((dt[:, j + 1 : i + 1] * A).sum(1))
+                    expected_BLL[b, order[i], order[j]] += (C[0, i] * decay_D * B[0, j]).mean()
+    assert torch.allclose(got_BLL, expected_BLL, rtol=1e-4, atol=1e-7)
 
 
 def test_drop_path_drops_whole_samples_while_training_only():
