@@ -17,17 +17,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from openus_model.evaluate.settings import EvaluateRecipe
+from openus_model.optimizer import decays
 from openus_model.progress import bar
 
 _BLOCK = re.compile(r"^(.*?blocks\.\d+|layers\.\d+)\.")
 
 
 def layer_groups(backbone: nn.Module, recipe: EvaluateRecipe) -> list[dict[str, Any]]:
-    """The backbone's parameters by depth: what lies before the first block learns slowest, the last block fastest."""
+    """The backbone's parameters by depth: what lies before the first block learns slowest, the last block fastest.
+
+    Weight decay falls on what it falls on in pretraining: on matrices, not on norms, biases and the scan's own rates.
+    """
     names = [name for name, _ in backbone.named_parameters()]
     blocks = list(dict.fromkeys(m[1] for name in names if (m := _BLOCK.match(name))))
     depth_of = {block: 1 + i for i, block in enumerate(blocks)}
-    groups: dict[int, list[Tensor]] = {}
+    groups: dict[tuple[int, bool], list[Tensor]] = {}
     depth, last = 0, len(blocks)
     for name, parameter in backbone.named_parameters():
         found = _BLOCK.match(name)
@@ -35,10 +39,14 @@ def layer_groups(backbone: nn.Module, recipe: EvaluateRecipe) -> list[dict[str, 
             depth = depth_of[found[1]]
         elif name.startswith(("outnorm", "norm")):
             depth = last
-        groups.setdefault(depth, []).append(parameter)
+        groups.setdefault((depth, decays(name, parameter, "matrices")), []).append(parameter)
     return [
-        {"params": parameters, "lr": recipe.lr * recipe.layer_decay ** (last + 1 - depth)}
-        for depth, parameters in sorted(groups.items())
+        {
+            "params": parameters,
+            "lr": recipe.lr * recipe.layer_decay ** (last + 1 - depth),
+            "weight_decay": recipe.weight_decay if decayed else 0.0,
+        }
+        for (depth, decayed), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
 
 

@@ -60,12 +60,15 @@ def test_it_learns_and_repeats_and_leaves_the_given_weights_alone(root: Path, tm
 
 def test_layers_learn_the_slower_the_earlier_they_stand_and_none_is_left_out() -> None:
     backbone = build_backbone("vmamba_nano")
-    groups = layer_groups(backbone, EvaluateRecipe(lr=1.0, layer_decay=0.5))
+    groups = layer_groups(backbone, EvaluateRecipe(lr=1.0, layer_decay=0.5, weight_decay=0.1))
     rates = [group["lr"] for group in groups]
     assert (
         rates == sorted(rates) and rates[-1] == 0.5 and rates[0] == 0.5**9
     )  # five blocks, three down-samplers, the embedding
     assert sum(p.numel() for g in groups for p in g["params"]) == sum(p.numel() for p in backbone.parameters())
+    free = {id(p) for g in groups if g["weight_decay"] == 0 for p in g["params"]}
+    names = {name.rsplit(".", 1)[-1] for name, p in backbone.named_parameters() if id(p) in free}
+    assert {"bias", "A_logs", "Ds", "dt_projs_bias"} <= names and all(g["weight_decay"] in (0, 0.1) for g in groups)
 
 
 def test_class_weights_even_out_and_skip_what_training_lacks() -> None:
