@@ -216,8 +216,9 @@ def about_run(recipe: PretrainRecipe) -> dict[str, Any]:
 
 MAY_CHANGE = (
     "name", "data.workers", "data.max_bad_share", "engine.device", "engine.threads", "engine.log_every",
-    "engine.figure_every", "engine.checkpoint_every", "engine.keep", "engine.keep_every", "engine.max_nonfinite", "engine.tensorboard",
-    "engine.wandb", "engine.compile", "backbone.gradient_checkpointing", "backbone.scan_backend", "backbone.weights",
+    "engine.figure_every", "engine.checkpoint_every", "engine.keep", "engine.keep_every", "engine.max_nonfinite",
+    "engine.tensorboard", "engine.wandb", "engine.compile", "backbone.gradient_checkpointing", "backbone.scan_backend",
+    "backbone.weights",
 )  # fmt: skip
 """Keys that a resumed run may change: they decide how it runs, not what it computes."""
 
