@@ -12,21 +12,19 @@ from __future__ import annotations
 
 import functools
 import io
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filereader import dcmread
-from pydicom.filewriter import dcmwrite
 from pydicom.sequence import Sequence
-from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from openus_data.deid import headers, policy, replacements, values
+from openus_data.deid import encode, headers, policy, replacements, values
 from openus_data.deid.policy import Step
 from openus_data.deid.pseudonym import Pseudonymizer
 from openus_data.deid.quiet import quiet_pydicom
@@ -42,8 +40,6 @@ ENHANCED_VOLUME_UID: Final = "1.2.840.10008.5.1.4.1.1.6.2"
 MULTIFRAME_UID: Final = "1.2.840.10008.5.1.4.1.1.3.1"
 STILL_UID: Final = "1.2.840.10008.5.1.4.1.1.6.1"
 
-_PLAIN_VRS: Final = frozenset({"US", "UL", "SS", "SL", "FD", "FL", "CS", "LO", "SH", "AS", "UI"})
-"""VRs whose values the rules return as pydicom holds them."""
 _WHOLE_VRS: Final = frozenset({"US", "UL", "SS", "SL", "IS"})
 _SCHEME: Final = "DCM"
 _EQUIPMENT_CODE: Final = ("109104", "De-identifying Equipment")
@@ -173,9 +169,8 @@ def _pass(raw: object, step: Step, context: Context, rules: set[str]) -> object:
 
 def _put(target: Dataset, step: Step, value: object) -> None:
     try:
-        plain = step.vr in _PLAIN_VRS and not isinstance(value, list)
-        target[step.tag] = DataElement(Tag(step.tag), step.vr, _fit(value, step.vr), already_converted=plain)
-    except (ValueError, TypeError, OverflowError):  # does not fit the VR: stays behind
+        target[step.tag] = encode.raw_element(step.tag, step.vr, _fit(value, step.vr))
+    except (ValueError, TypeError, OverflowError, struct.error):  # does not fit the VR: stays behind
         return
 
 
@@ -194,7 +189,7 @@ def _fill_required(clean: Dataset, context: Context) -> None:
     for tag, step in policy.required().items():
         if tag not in clean:
             value = context.patient_pseudonym if step.rule == "replace-patient" else ""
-            clean[tag] = DataElement(Tag(tag), step.vr, value)
+            clean[tag] = encode.raw_element(tag, step.vr, value)
 
 
 def _fill_identifiers(source: Dataset, clean: Dataset, context: Context, stand_in: str) -> None:
@@ -236,10 +231,7 @@ def _marks(dates: Dates, pixels_cleaned: bool) -> tuple[RawDataElement, ...]:
     equipment.Manufacturer, equipment.ManufacturerModelName = "OpenUS", "openus-data deid"
     equipment.SoftwareVersions = PIPELINE_VERSION
     marks.ContributingEquipmentSequence = Sequence([equipment])
-    buffer = io.BytesIO()
-    dcmwrite(buffer, marks, implicit_vr=False, little_endian=True)
-    encoded = dcmread(io.BytesIO(buffer.getvalue()), force=True)
-    return tuple(cast(RawDataElement, encoded.get_item(tag)) for tag in encoded.keys())  # noqa: SIM118  # stay raw
+    return tuple(encode.raw_element(int(element.tag), element.VR, element.value) for element in marks)
 
 
 def _code(value: str, meaning: str) -> Dataset:
@@ -282,7 +274,9 @@ def attach_pixels(clean: Dataset, frames: NDArray[np.uint8], *, is_clip: bool) -
 
 def write_file(clean: Dataset, handle: BinaryIO) -> None:
     """Write a DICOM file: preamble of zeros, our meta information, the data set, nothing behind it."""
-    dcmwrite(handle, clean, enforce_file_format=True, implicit_vr=False, little_endian=True)
+    handle.write(encode.encode_file_head(clean.file_meta))
+    for piece in encode.encode_dataset(clean):
+        handle.write(piece)
 
 
 def encode_file(clean: Dataset) -> bytes:

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import functools
 import re
+import struct
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Final
 
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import DataElement
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 from openus_data.deid import device_names, values
+from openus_data.deid.encode import NUMBER_CODES
 from openus_data.deid.quiet import quiet_pydicom
 from openus_data.vocabulary import Vocabulary, load_vocabulary
 
@@ -43,6 +46,9 @@ _DEVICE_KEYWORDS: Final = frozenset(
 )  # fmt: skip
 """Fields that may repeat a device's name without making it a person's."""
 _MOST_DEPTH: Final = 8
+_PLAIN_VRS: Final = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "PN", "SH", "TM", "UI"})
+_ESCAPE: Final = b"\x1b"
+"""Starts another character set (ISO 2022)."""
 
 _DESCRIPTIONS: Final = (
     "BodyPartExamined",
@@ -113,9 +119,29 @@ def read_value(dataset: Dataset, keyword: str) -> object:
 
 
 def read_tag(dataset: Dataset, tag: int) -> object:
-    """The value of an attribute that is there, None where it cannot be converted."""
+    """The value of an attribute that is there, None where it cannot be converted.
+
+    Plain text comes as it stands, its values parted by backslashes as `values.texts` takes it, and a number as itself:
+    both without pydicom's conversion, which would be most of the cost of a header.
+    """
+    quick = _quick(dataset.get_item(tag))
+    if quick is not None:
+        return quick
     element = read_element(dataset, tag)
     return None if element is None else element.value
+
+
+def _quick(raw: object) -> object:
+    """The value of an unconverted element whose meaning is beyond doubt, else None."""
+    if not isinstance(raw, RawDataElement) or not isinstance(raw.value, bytes):
+        return None
+    vr = raw.VR or (dictionary_VR(raw.tag) if dictionary_has_tag(raw.tag) else "")
+    if vr in _PLAIN_VRS and raw.value.isascii() and _ESCAPE not in raw.value:
+        return raw.value.decode("ascii")
+    code = NUMBER_CODES.get(vr, "")
+    if not code or len(raw.value) != struct.calcsize(code):
+        return None
+    return struct.unpack(("<" if raw.is_little_endian else ">") + code, raw.value)[0]
 
 
 def read_element(dataset: Dataset, tag: int) -> DataElement | None:
@@ -127,11 +153,11 @@ def read_element(dataset: Dataset, tag: int) -> DataElement | None:
 
 
 @functools.cache
-def _tag_of(keyword: str) -> int:
+def _tag_of(keyword: str) -> BaseTag:
     tag = tag_for_keyword(keyword)
     if tag is None:
         raise KeyError(keyword)
-    return int(tag)
+    return BaseTag(tag)
 
 
 def read_texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:

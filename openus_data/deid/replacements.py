@@ -28,7 +28,7 @@ Dates = Literal["remove", "shift"]
 _NAMESPACE: Final = "dicom"
 _DATE: Final = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
 _TIME: Final = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
-_DATETIME: Final = re.compile(r"(\d{8})(\d{2,6}(?:\.\d{1,6})?)?([+-]\d{4})?")
+_DATETIME: Final = re.compile(r"(\d{8})((?:[01]\d|2[0-3])(?:[0-5]\d){0,2}(?:\.\d{1,6})?)?([+-]\d{4})?")
 _METHOD_VERSION: Final = re.compile(r"v?\d{1,2}(\.\d{1,2}(\.\d)?)?")
 """A version of a tool; three numbers of which the last has two digits could be a date."""
 _MOST_METHODS: Final = 8
