@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from openus_data import __version__
-from openus_data.commands import answer, run
+from openus_data.commands import answer, invoke, run
 
 app = typer.Typer(
     name="openus-data",
@@ -347,7 +347,7 @@ def _exit(command: Callable[[], int]) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    raise SystemExit(invoke(app))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,17 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, cast
+
+import typer
 
 from openus_data.errors import OpenUSDataError, UsageError
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+# What typer raises for a call that it cannot parse: a class of click's, which newer versions of typer carry themselves.
+_UNPARSED: Final = cast("type[Exception]", typer.BadParameter.__mro__[2])
 
 
 class Report(Protocol):
@@ -41,6 +45,32 @@ def answer(report: Report, *, as_json: bool) -> int:
     if text:
         sys.stdout.write(text + "\n")
     return report.exit_code
+
+
+def invoke(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
+    """Parse a command line and run its command to an exit code; what cannot be parsed gets one line, like every error.
+
+    Args:
+        app: the commands.
+        arguments: those of this program if None.
+    """
+    try:
+        code = app(args=arguments, prog_name="openus-data", standalone_mode=False)
+    except _UNPARSED as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            sys.stderr.write(f"{error}\n")
+            return EXIT_USAGE
+        return _say(_unparsed_line(error), EXIT_USAGE)
+    return code if isinstance(code, int) else EXIT_DONE
+
+
+def _unparsed_line(error: Any) -> str:
+    """What, where and the next step of a call that typer cannot parse."""
+    what = " ".join(error.format_message().split()).rstrip(".")
+    what = what[:1].lower() + what[1:]
+    path = error.ctx.command_path if getattr(error, "ctx", None) else "openus-data"
+    where = path.partition(" ")[2]
+    return f"{where}: {what}; see {path} --help" if where else f"{what}; see {path} --help"
 
 
 def run(command: Callable[[], int]) -> int:
