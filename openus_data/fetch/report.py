@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
+_LISTED_AT_MOST: Final = 20
+_ENDINGS: Final = {
+    "done": ("done", "done"),
+    "unchanged": ("there already", "there already"),
+    "planned": ("to fetch", "to fetch"),
+    "needs-person": ("needs a person", "need a person"),
+    "failed": ("failed", "failed"),
+}
 State = Literal["done", "unchanged", "planned", "needs-person", "failed"]
 
 
@@ -75,9 +84,7 @@ class DatasetReport:
         words = {
             "done": f"done, {len(self.files)} files, {_size(self.known_bytes)}",
             "unchanged": "there already, nothing to do",
-            "planned": f"{len(missing)} of {len(self.files)} files to fetch, "
-            f"{_size(sum(f.size_bytes or 0 for f in missing))}"
-            + (" and some of unknown size" if any(f.size_bytes is None for f in missing) else ""),
+            "planned": f"{len(missing)} of {len(self.files)} files to fetch, {_total(missing)}",
             "needs-person": f"needs a person: {self.error}",
             "failed": f"FAILED: {self.error}",
         }[self.state]
@@ -85,8 +92,10 @@ class DatasetReport:
         if self.state == "planned":
             lines += [
                 f"  {f.name}  {_size(f.size_bytes)}{'' if f.state == 'missing' else ', here already'}"
-                for f in self.files
+                for f in self.files[:_LISTED_AT_MOST]
             ]
+            if len(self.files) > _LISTED_AT_MOST:
+                lines.append(f"  and {len(self.files) - _LISTED_AT_MOST} more; --json lists all")
         if self.state == "needs-person":
             lines += [f"  {number}. {step}" for number, step in enumerate(self.obtain, start=1)]
         lines += [f"  {f.name}: {f.error}" for f in self.files if f.error and f.error != self.error]
@@ -127,13 +136,33 @@ class FetchReport:
     def to_text(self) -> str:
         """Lines for a person."""
         lines = [line for d in self.datasets for line in d.to_lines()]
+        if len(self.datasets) > 1:
+            lines.append(self._closing_line())
         if self.free_bytes is not None:
-            missing = sum(f.size_bytes or 0 for d in self.datasets for f in d.files if f.state == "missing")
+            missing = [f for d in self.datasets for f in d.files if f.state == "missing"]
             lines.append(
-                f"to fetch: {_size(missing)}; free on the disk: {_size(self.free_bytes)}; "
+                f"to fetch: {_total(missing)}; free on the disk: {_size(self.free_bytes)}; "
                 "unpacking needs about as much again"
             )
         return "\n".join(lines)
+
+    def _closing_line(self) -> str:
+        """How many datasets ended how, and which of them ask for something."""
+        parts = []
+        for state, words in _ENDINGS.items():
+            ids = [d.id for d in self.datasets if d.state == state]
+            named = f" ({', '.join(ids)})" if state in ("needs-person", "failed") else ""
+            parts += [f"{len(ids)} {words[len(ids) > 1]}{named}"] if ids else []
+        return f"{len(self.datasets)} datasets: " + ", ".join(parts)
+
+
+def _total(files: Sequence[FileReport]) -> str:
+    """The size of files, as far as it is known."""
+    known, unknown = sum(f.size_bytes or 0 for f in files), sum(f.size_bytes is None for f in files)
+    if not unknown:
+        return _size(known)
+    more = f"{unknown} file{'s' if unknown > 1 else ''} of unknown size"
+    return f"{_size(known)} and {more}" if known else more
 
 
 def _size(count: int | None) -> str:

@@ -361,6 +361,27 @@ def test_a_dry_run_shows_files_bytes_and_free_disk_and_writes_nothing(tmp_path: 
         assert run(cards[0], tmp_path, dry_run=True).to_json()["missing_bytes"] == 0
 
 
+def test_the_last_lines_say_how_many_ended_how_and_name_those_that_ask_for_something(tmp_path: Path) -> None:
+    with FaultyServer({"a.zip": ARCHIVE}) as server:
+        cards = [
+            make_card(tmp_path, download(server.url("a.zip")), identifier="good"),
+            make_card(tmp_path, download(server.url("gone.zip")), identifier="gone"),
+            make_card(tmp_path, MANUAL, identifier="hand", access="registration", **STEPS),
+        ]
+        planned = run(cards, tmp_path, dry_run=True).to_text().splitlines()
+        text = run(cards, tmp_path).to_text().splitlines()
+    assert planned[-2] == "3 datasets: 2 to fetch, 1 needs a person (hand)"
+    assert planned[-1].startswith(f"to fetch: {len(ARCHIVE) / 1000:.1f} kB and 1 file of unknown size; free on")
+    assert text[-1] == "3 datasets: 1 done, 1 needs a person (hand), 1 failed (gone)"
+
+
+def test_a_dry_run_of_many_files_is_short_for_people_and_whole_for_machines(tmp_path: Path) -> None:
+    card = make_card(tmp_path, *(download(f"http://127.0.0.1:9/{n:03d}.png", bytes=1000) for n in range(50)))
+    report = run(card, tmp_path, dry_run=True)
+    assert "  and 30 more; --json lists all" in report.to_text().splitlines()
+    assert len(only(report).to_json()["files"]) == 50  # type: ignore[arg-type]
+
+
 def test_archives_in_archives_are_unpacked_as_the_card_says(tmp_path: Path) -> None:
     outer = make_zip({"x/inner.zip": ARCHIVE, "x/other.zip": ARCHIVE})
     with FaultyServer({"a.zip": outer}) as server:
