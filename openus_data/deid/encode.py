@@ -51,6 +51,8 @@ def encode_value(vr: str, value: Any) -> bytes:
         return struct.pack(f"<{len(parts)}{NUMBER_CODES[vr]}", *parts)
     if vr == "AT":
         return b"".join(struct.pack("<HH", part >> 16, part & 0xFFFF) for part in parts)
+    if vr not in _MOST_CHARACTERS:
+        raise ValueError(f"no values of {vr} are written")
     texts = [str(part) for part in parts]
     if any(len(text) > _MOST_CHARACTERS[vr] for text in texts):
         raise ValueError(f"longer than {vr} allows")

@@ -12,14 +12,21 @@ import pydicom
 import pytest
 from canary_search import Searcher
 from planted import Canaries, planted_dataset, planted_dicom, speckle
+from pydicom.dataset import Dataset
 
 from openus_data import deidentify as command
-from openus_data.deid.dicom import encode_file
 from openus_data.deid.quiet import quiet_pydicom
 from openus_data.deidentify import DeidReport, default_key_file, deidentify
 from openus_data.errors import UsageError
 
 SIZE = (256, 320)
+
+
+def file_bytes(dataset: Dataset) -> bytes:
+    """A file as a scanner might write it."""
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
 
 
 def write(path: Path, canary: Canaries, seed: int = 0, **attributes: object) -> None:
@@ -30,7 +37,7 @@ def write(path: Path, canary: Canaries, seed: int = 0, **attributes: object) -> 
             setattr(dataset, keyword, value)
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_file(dataset))
+        path.write_bytes(file_bytes(dataset))
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +143,7 @@ def test_text_beside_and_inside_the_cone_goes_even_if_the_header_denies_it(tmp_p
     dataset.BurnedInAnnotation = "NO"
     (tmp_path / "src").mkdir()
     with quiet_pydicom():
-        (tmp_path / "src" / "a.dcm").write_bytes(encode_file(dataset))
+        (tmp_path / "src" / "a.dcm").write_bytes(file_bytes(dataset))
     report = deidentify(tmp_path / "src", tmp_path / "out", key_file=tmp_path / "key", quiet=True)
     assert report.exit_code == 0 and report.outcomes[0].text_boxes >= 1
     cleaned = pydicom.dcmread(next((tmp_path / "out").iterdir())).pixel_array
