@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,6 +21,17 @@ class ToFirst(nn.Module):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         return x_BHWC.permute(0, 3, 1, 2)
+
+
+class Norm(nn.LayerNorm):
+    """A layer norm that computes and answers in float32 under autocast, as torch has it on CUDA but not on the CPU.
+
+    The residual stream then stays in float32 on both, which a bf16 network needs to stay within a few percent.
+    """
+
+    def forward(self, x_BXD: Tensor) -> Tensor:
+        mixed = not x_BXD.is_meta and torch.is_autocast_enabled(x_BXD.device.type)
+        return super().forward(x_BXD.float() if mixed else x_BXD)
 
 
 class DropPath(nn.Module):

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from openus_model.backbones.layers import Norm
 from openus_model.scan import Backend, scan_groups
 
 ORDERS = 4
@@ -67,7 +68,7 @@ class SS2D(nn.Module):
         self.dt_projs_bias = nn.Parameter(torch.empty(ORDERS, inner))
         self.A_logs = nn.Parameter(torch.arange(1.0, states + 1).log().repeat(ORDERS * inner, 1))
         self.Ds = nn.Parameter(torch.ones(ORDERS * inner))
-        self.out_norm = nn.LayerNorm(inner)
+        self.out_norm = Norm(inner)
         self.out_proj = nn.Linear(inner, dim, bias=False)
         self._init_scan()
 

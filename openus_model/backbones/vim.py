@@ -27,7 +27,7 @@ from torch.utils.checkpoint import checkpoint
 
 from openus_model.backbones.attention import raw_attention, scale_to_unit
 from openus_model.backbones.causal_conv import causal_conv_silu
-from openus_model.backbones.layers import DropPath, check_inputs, init_linears
+from openus_model.backbones.layers import DropPath, Norm, check_inputs, init_linears
 from openus_model.backbones.ss2d import ScanState, init_step_bias
 from openus_model.contracts import Features
 from openus_model.errors import UsageError
@@ -154,7 +154,7 @@ class Vim(nn.Module):
         self.masked_embed = nn.Parameter(torch.zeros(1, config.dims))
         last = max(config.depth - 1, 1)
         self.blocks = nn.ModuleList(VimBlock(config.drop_path * i / last, config) for i in range(config.depth))
-        self.norm = nn.LayerNorm(config.dims)
+        self.norm = Norm(config.dims)
         self.apply(init_linears)
         for block in self._blocks():  # every residual branch adds its variance; Vim scales the last layer for it
             block.mixer.out_proj.weight.data.div_(math.sqrt(config.depth))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from openus_model.backbones.attention import attention_map
-from openus_model.backbones.layers import DropPath, Mlp, ToFirst, ToLast, check_inputs, init_linears
+from openus_model.backbones.layers import DropPath, Mlp, Norm, ToFirst, ToLast, check_inputs, init_linears
 from openus_model.backbones.ss2d import ORDERS, SS2D, ScanState
 from openus_model.contracts import Features
 from openus_model.errors import UsageError
@@ -66,10 +66,10 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, drop_path: float, config: VMambaConfig) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim)
+        self.norm = Norm(dim)
         self.op = SS2D(dim, ratio=config.ssm_ratio, states=config.ssm_d_state, backend=config.scan_backend)
         self.drop_path = DropPath(drop_path)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = Norm(dim)
         self.mlp = Mlp(dim, int(config.mlp_ratio * dim))
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class VMamba(nn.Module):
             for i, (dim, rate) in enumerate(zip(dims, rates, strict=True))
         )
         for i, dim in enumerate(dims):
-            self.add_module(f"outnorm{i}", nn.LayerNorm(dim))
+            self.add_module(f"outnorm{i}", Norm(dim))
         self.apply(init_linears)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -209,15 +209,15 @@ def _patch_embed(dim: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(3, dim // 2, 3, stride=2, padding=1),
         ToLast(),
-        nn.LayerNorm(dim // 2),
+        Norm(dim // 2),
         ToFirst(),
         nn.GELU(),
         nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1),
         ToLast(),
-        nn.LayerNorm(dim),
+        Norm(dim),
     )
 
 
 def _downsample(dim: int) -> nn.Sequential:
     """Half the grid, twice the channels; BHWC -> BHWC."""
-    return nn.Sequential(ToFirst(), nn.Conv2d(dim, 2 * dim, 3, stride=2, padding=1), ToLast(), nn.LayerNorm(2 * dim))
+    return nn.Sequential(ToFirst(), nn.Conv2d(dim, 2 * dim, 3, stride=2, padding=1), ToLast(), Norm(2 * dim))
