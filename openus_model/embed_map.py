@@ -29,7 +29,8 @@ _SIDE, _PAD = 720, 16
 _STYLE: Final = """
 :root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
 circle{opacity:.75}circle:hover{opacity:1;stroke:currentColor;stroke-width:2}svg{width:100%;height:auto}
-ul{padding:0}li{display:inline-block;margin-right:1.2rem}p{max-width:44rem}.dot{display:inline-block;width:.8em;height:.8em;border-radius:50%}
+@media(max-width:30rem){circle{r:8px}}ul{padding:0}li{display:inline-block;margin-right:1.2rem}p{max-width:44rem}
+.dot{display:inline-block;width:.8em;height:.8em;border-radius:50%}
 """
 
 

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from openus_model.seen import is_whole
+
 CARD: Final = "README.md"
 _FRONT: Final = """---
 library_name: openus
@@ -82,10 +84,10 @@ def _head(name: str, backbone: Any, facts: Mapping[str, Any]) -> Iterator[str]:
     yield "features = backbone(image_BCHW).pooled_BD  # three channels, of openus_model.pixels.normalise\n```\n"
     if "step" in facts:
         recipe = facts["recipe"].get("name")
-        yield f"Pretrained with the recipe `{recipe}` for {facts['step']:,} steps; the teacher's weights. "
+        yield f"Pretrained with the recipe `{recipe}` for {facts['step']:,} steps; the teacher's weights."
         yield "`config.json` holds the whole recipe.\n"
-    elif facts.get("source"):
-        yield f"Source of the weights: {facts['source']}.\n"
+    elif facts.get("imported_from"):
+        yield f"Imported from `{facts['imported_from']}`, part `{facts.get('part')}`.\n"
     yield f"SHA-256 of the tensors: `{facts['weights_sha256']}`\n"
 
 
@@ -96,6 +98,8 @@ def _composition(seen: pa.Table | None) -> Iterator[str]:
         return
     subjects = len(set(zip(*(seen.column(c).to_pylist() for c in ("dataset", "subject_id")), strict=True)))
     yield f"{seen.num_rows:,} images of {subjects:,} subjects.\n"
+    if not is_whole(seen):
+        yield "They started from weights that do not say what they were trained on: what follows is a part.\n"
     yield "| dataset | images | subjects | licence | may be handed on |\n|---|---|---|---|---|"
     yield from _datasets(seen)
     closed = sorted(
@@ -135,7 +139,8 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "| dataset | protocol | labels used | metric | value | interval | seen in training |"
     yield "|---|---|---|---|---|---|---|"
     for s in scores:
-        seen = f"{s['contamination']['images']} images" if s["contamination"]["known"] else "unknown"
+        known = s["contamination"].get("images")
+        seen = "unknown" if known is None else f"{known} images"
         for name, m in s["metrics"].items():
             if m["value"] is not None:
                 interval = "" if m["low"] is None else f"{m['low']:.3f} to {m['high']:.3f}"

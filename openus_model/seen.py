@@ -17,6 +17,7 @@ from openus_model.checkpoint import STATE
 from openus_model.corpus import Corpus
 
 SEEN: Final = "seen.parquet"
+WHOLE: Final = "whole"
 EVIDENCE: Final = ("dataset", "subject_id", "duplicate_group", "pixel_sha256", "phash")
 """What contamination is decided by."""
 ABOUT: Final = ("license", "redistributable", "organ", "device_manufacturer")
@@ -29,15 +30,23 @@ def write_seen(folder: Path, corpus: Corpus, before: Path | None = None) -> None
     Args:
         folder: of the run.
         corpus: what it trains on.
-        before: folder of the weights that it starts from; what they have seen counts too.
+        before: folder of the weights that it starts from; what they have seen counts too. Where they do not say, the
+            file says that it is not whole.
     """
     tables = [corpus.table.select([*EVIDENCE, *ABOUT])]
     earlier = None if before is None else read_seen(before)
     if earlier is not None:
         tables.append(earlier)
+    whole = before is None or (earlier is not None and is_whole(earlier))
+    joined = pa.concat_tables(tables, promote_options="permissive").replace_schema_metadata({WHOLE: str(whole)})
     aside = folder / f".{SEEN}.{os.getpid()}.part"
-    pq.write_table(pa.concat_tables(tables, promote_options="permissive"), aside, compression="zstd")
+    pq.write_table(joined, aside, compression="zstd")
     aside.replace(folder / SEEN)
+
+
+def is_whole(seen: pa.Table) -> bool:
+    """Whether these rows are all that the weights have seen: not where they started from weights that do not say."""
+    return (seen.schema.metadata or {}).get(WHOLE.encode()) != b"False"
 
 
 def find_seen(weights: Path) -> Path | None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from openus_model.corpus import Corpus
 from openus_model.errors import ContaminatedError
-from openus_model.seen import EVIDENCE, read_seen
+from openus_model.seen import EVIDENCE, is_whole, read_seen
 
 NEAR_BITS: Final = 32
 UNKNOWN: Final[dict[str, Any]] = {"known": False, "contaminated": None, "images": None, "by": {}}
@@ -29,8 +29,8 @@ def seen_in_pretraining(weights: Path, corpus: Corpus, rows: NDArray[np.int64]) 
     """How many of these rows the weights have seen, and by what evidence.
 
     Returns:
-        `{"known", "contaminated", "images", "of", "by"}`; `known` is false where the weights do not say what they were
-        trained on, and `contaminated` is then null.
+        `{"known", "contaminated", "images", "of", "by"}`; `known` is false where the weights do not say all that they
+        were trained on, and `contaminated` is then null, or true for what is known.
     """
     seen = read_seen(weights)
     if seen is None:
@@ -44,8 +44,8 @@ def seen_in_pretraining(weights: Path, corpus: Corpus, rows: NDArray[np.int64]) 
     }
     together = np.logical_or.reduce(list(flags.values()))
     return {
-        "known": True,
-        "contaminated": bool(together.any()),
+        "known": is_whole(seen),
+        "contaminated": True if together.any() else False if is_whole(seen) else None,
         "images": int(together.sum()),
         "of": len(rows),
         "by": {name: int(flag.sum()) for name, flag in flags.items()},
@@ -58,7 +58,7 @@ def refuse_contaminated(found: Mapping[str, Any], dataset: str, allowed: bool) -
     Raises:
         ContaminatedError: with the count and the way on.
     """
-    if found["known"] and found["images"] and not allowed:
+    if found["images"] and not allowed:
         by = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in found["by"].items() if count)
         raise ContaminatedError(
             f"these weights have seen {found['images']} of {found['of']} test images or their subjects ({by})",

@@ -42,7 +42,9 @@ class DryRunReport:
             parts = (f"{name} {fold[name]['images']} images of {fold[name]['subjects']} subjects" for name in PARTS)
             lines.append(f"  {fold['fold']}: {', '.join(parts)}")
         seen = f["contamination"]
-        known = f"{seen['images']} test images seen in pretraining" if seen["known"] else "contamination not known"
+        known = (
+            "contamination not known" if seen["images"] is None else f"{seen['images']} test images were pretrained on"
+        )
         lines.append(f"  {known}; nothing was computed")
         return "\n".join(lines)
 

@@ -40,6 +40,7 @@ th,td{border-bottom:1px solid var(--line);padding:.3rem .8rem .3rem 0;text-align
 .wrap{overflow-x:auto}svg{max-width:100%;height:auto}.note{border-left:4px solid var(--two);padding-left:.7rem}
 .panels{display:flex;flex-wrap:wrap;gap:1rem}
 figure{margin:0}figure img{width:18rem;max-width:100%;height:auto;display:block}svg text{fill:var(--ink);font-size:12px}
+@media(max-width:30rem){th,td{padding:.3rem .5rem .3rem 0}}
 td.heat,th.heat{text-align:right;min-width:3.2rem;padding:.3rem .6rem}
 """
 

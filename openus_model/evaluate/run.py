@@ -360,12 +360,13 @@ def _missing_classes(task: Task, part: str, truths: Sequence[NDArray[np.int64]])
 def common_notes(job: Job) -> list[str]:
     """What limits any scores of this job."""
     notes, contamination = [], job.contamination
-    if not contamination["known"]:
-        notes.append("these weights do not say what they were trained on: contamination cannot be excluded")
-    elif contamination["images"]:
+    if contamination["images"]:
         notes.append(
             f"CONTAMINATED: the weights have seen {contamination['images']} of the test images; allowed by request"
         )
+    elif not contamination["known"]:
+        part = " all that" if contamination["images"] == 0 else " what"
+        notes.append(f"these weights do not say{part} they were trained on: contamination cannot be excluded")
     if job.request.label_fraction < 1:
         notes.append(f"trained on {job.request.label_fraction:.0%} of the training subjects")
     if job.request.protocol in TRAINED and any(len(fold.val) == 0 for fold in job.folds):

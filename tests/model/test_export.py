@@ -18,7 +18,9 @@ import openus_model
 from openus_model import hub
 from openus_model.backbones import BACKBONE_NAMES, BACKBONES, build_backbone
 from openus_model.cli import app
+from openus_model.corpus import Corpus
 from openus_model.errors import MissingExtra, UsageError, WeightsError
+from openus_model.evaluate.contamination import seen_in_pretraining
 from openus_model.evaluate.model import load_model
 from openus_model.export import export
 from openus_model.onnx_export import prefix_scan, write_onnx
@@ -85,6 +87,22 @@ def test_what_a_run_starts_from_counts_as_seen(run: Path, tmp_path: Path) -> Non
     seen = read_seen(tmp_path / "next")
     assert seen is not None and seen.num_rows == 16
     assert set(seen.column("organ").to_pylist()) == {"liver", "breast", "thyroid"}
+
+
+def test_a_run_from_weights_that_do_not_say_what_they_saw_does_not_claim_to_know(tmp_path: Path) -> None:
+    save_backbone(tmp_path / "silent", build_backbone("vmamba_nano"), facts={"imported_from": "a.pth", "part": "model"})
+    data = write_corpus(tmp_path / "out", 4, size=64)
+    changes = ["schedule.steps=1", "engine.figure_every=0", f"backbone.weights={tmp_path / 'silent'}"]
+    pretrain("smoke", data, tmp_path / "run", changes, quiet=True)
+    export(tmp_path / "run", tmp_path / "given")
+    corpus = Corpus.open(write_corpus(tmp_path / "other", 2, size=48, organs=("liver",)))
+    found = seen_in_pretraining(tmp_path / "given", corpus, np.arange(2))
+    assert (found["known"], found["contaminated"], found["images"]) == (False, None, 0)
+    again = seen_in_pretraining(tmp_path / "given", Corpus.open(data), np.arange(4))
+    assert again["contaminated"] and again["images"] == 4
+    assert "what follows is a part" in (tmp_path / "given" / "README.md").read_text()
+    export(tmp_path / "silent", tmp_path / "given")
+    assert "Imported from `a.pth`, part `model`" in (tmp_path / "given" / "README.md").read_text()
 
 
 def test_weights_that_do_not_say_what_they_saw_say_so_in_their_card(tmp_path: Path) -> None:
