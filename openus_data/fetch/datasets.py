@@ -100,7 +100,7 @@ def fetch(
     sources = _given(cards, from_path)
     stop = threading.Event()
     meter = Meter(quiet=quiet or dry_run)
-    engine = Engine(policy or Policy(), stop, meter.add)
+    engine = Engine(policy or Policy(), stop, meter)
     transfers, datasets = Workers(jobs, "transfer"), Workers(min(jobs, max(1, len(cards))), "dataset")
     run = _Run(
         root=root,

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Final
 
 from openus_data.progress import Progress
+from openus_data.transfer import Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +18,7 @@ _NOTE_EVERY_S: Final = 0.5
 _LINE_EVERY_S: Final = 60.0
 
 
-class Meter:
+class Meter(Watcher):
     """Counts bytes from any thread.
 
     Args:
@@ -45,7 +46,14 @@ class Meter:
         """Say that so many bytes more are to come, as far as that is known."""
         with self._mutex:
             self._expected += size
-            self._progress.expect(self._expected // _MEGABYTE)
+            if self._expected > 0:
+                self._progress.expect(-(-self._expected // _MEGABYTE))
+
+    def hold(self, size: int) -> None:
+        """Count bytes that were here before, without taking them for speed."""
+        with self._mutex:
+            self._seen += size
+            self._window = [(then, seen + size) for then, seen in self._window]
 
     def add(self, size: int) -> None:
         """Count bytes as received; negative where some had to be dropped."""

@@ -82,9 +82,9 @@ class DatasetReport:
         """Lines for a person."""
         missing = [f for f in self.files if f.state == "missing"]
         words = {
-            "done": f"done, {len(self.files)} files, {_size(self.known_bytes)}",
+            "done": f"done, {_files(len(self.files))}, {_size(self.known_bytes)}",
             "unchanged": "there already, nothing to do",
-            "planned": f"{len(missing)} of {len(self.files)} files to fetch, {_total(missing)}",
+            "planned": f"{len(missing)} of {_files(len(self.files))} to fetch, {_total(missing)}",
             "needs-person": f"needs a person: {self.error}",
             "failed": f"FAILED: {self.error}",
         }[self.state]
@@ -156,12 +156,16 @@ class FetchReport:
         return f"{len(self.datasets)} datasets: " + ", ".join(parts)
 
 
+def _files(count: int) -> str:
+    return f"{count} file{'' if count == 1 else 's'}"
+
+
 def _total(files: Sequence[FileReport]) -> str:
     """The size of files, as far as it is known."""
     known, unknown = sum(f.size_bytes or 0 for f in files), sum(f.size_bytes is None for f in files)
     if not unknown:
         return _size(known)
-    more = f"{unknown} file{'s' if unknown > 1 else ''} of unknown size"
+    more = f"{_files(unknown)} of unknown size"
     return f"{_size(known)} and {more}" if known else more
 
 

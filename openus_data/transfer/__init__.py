@@ -2,7 +2,7 @@
 
 from openus_data.transfer.client import Client
 from openus_data.transfer.disk import SMALL_BYTES, VERIFIED_MTIME_NS
-from openus_data.transfer.engine import Downloaded, Engine, Job
+from openus_data.transfer.engine import Downloaded, Engine, Job, Watcher
 from openus_data.transfer.local import check_file, copy_file
 from openus_data.transfer.policy import Policy, Stopped
 
@@ -15,6 +15,7 @@ __all__ = [
     "Job",
     "Policy",
     "Stopped",
+    "Watcher",
     "check_file",
     "copy_file",
 ]

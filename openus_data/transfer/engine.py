@@ -82,20 +82,33 @@ class Downloaded:
     received_bytes: int
 
 
+class Watcher:
+    """Looks on while files come, from any thread; this one does nothing."""
+
+    def hold(self, size: int) -> None:
+        """So many bytes are held from an earlier run."""
+
+    def expect(self, size: int) -> None:
+        """So many bytes are to come or held that nobody had announced."""
+
+    def add(self, size: int) -> None:
+        """So many bytes arrived; negative where held ones had to be dropped."""
+
+
 class Engine:
     """Downloads files; may be used from several threads.
 
     Args:
         policy: the bounds.
         stop: when set, every download ends with Stopped at its next block.
-        on_bytes: told of bytes as they arrive; negative where held bytes had to be dropped.
+        watcher: told of what is known and what arrives.
     """
 
-    def __init__(self, policy: Policy, stop: threading.Event, on_bytes: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(self, policy: Policy, stop: threading.Event, watcher: Watcher | None = None) -> None:
         self.policy = policy
         self.client = Client(policy, stop)
         self._stop = stop
-        self._on_bytes = on_bytes
+        self._watcher = watcher or Watcher()
         self._space = SpaceWatch(policy.reserve_bytes)
         self._strikes: Counter[str] = Counter()
 
@@ -110,6 +123,7 @@ class Engine:
             Stopped: on demand.
         """
         part = Part(job.target, {c.partition(":")[0] for c in job.checksums}, self._space)
+        self._watcher.hold(part.held)
         try:
             return self._until_right(job, part)
         finally:
@@ -123,7 +137,7 @@ class Engine:
                 digests = self._verify(job, part)
                 break
             except ChecksumMismatch as error:
-                self._on_bytes(-part.held)
+                self._watcher.add(-part.held)
                 if attempt == 2:
                     if part.held:
                         part.quarantine()
@@ -200,6 +214,9 @@ class Engine:
                 got=str(total),
                 next_step="see whether the dataset has a new version",
             )
+        if job.size_bytes is None and total is not None and not part.is_announced:
+            part.is_announced = True
+            self._watcher.expect(total)
         part.begin(version)
         return end + 1
 
@@ -216,7 +233,7 @@ class Engine:
                     "the body goes on beyond its stated length", where=job.name, expected=f"{end} bytes"
                 )
             part.append(piece)
-            self._on_bytes(len(piece))
+            self._watcher.add(len(piece))
             yield len(piece)
             window_bytes += len(piece)
             seconds = time.monotonic() - window_start
@@ -236,7 +253,7 @@ class Engine:
 
     def _drop(self, part: Part) -> None:
         if part.held:
-            self._on_bytes(-part.held)
+            self._watcher.add(-part.held)
         part.start_over()
 
     def _verify(self, job: Job, part: Part) -> dict[str, str]:

@@ -105,6 +105,8 @@ class Part:
     def __init__(self, target: Path, algorithms: Iterable[str], space: SpaceWatch) -> None:
         self.target = target
         self.path = target.with_name(f"{target.name}{PART_SUFFIX}")
+        self.is_announced = False
+        """Whether its size was told, where nobody publishes it."""
         self._space = space
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         self.held = os.fstat(self._descriptor).st_size

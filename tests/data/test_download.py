@@ -17,7 +17,7 @@ import pytest
 from faulty_server import FaultyServer
 
 from openus_data.errors import ChecksumMismatch, NoSpace, SourceError, SourceRefused, SourceUnavailable
-from openus_data.transfer import Client, Engine, Job, Policy, Stopped
+from openus_data.transfer import Client, Engine, Job, Policy, Stopped, Watcher
 from openus_data.transfer import part as part_module
 from openus_data.transfer.policy import parse_retry_after
 
@@ -306,18 +306,49 @@ def test_a_stop_leaves_a_part_that_the_next_run_resumes(tmp_path: Path) -> None:
     with FaultyServer({"a.bin": CONTENT}, block_bytes=50_000, delay_s=0.01) as server:
         seen = 0
 
-        def count(size: int) -> None:
-            nonlocal seen
-            seen += size
-            if seen > 300_000:
-                stop.set()
+        class Stopper(Watcher):
+            def add(self, size: int) -> None:
+                nonlocal seen
+                seen += size
+                if seen > 300_000:
+                    stop.set()
 
         with pytest.raises(Stopped):
-            Engine(QUICK, stop, count).download(Job(url=server.url("a.bin"), source="s", target=tmp_path / "a.bin"))
+            Engine(QUICK, stop, Stopper()).download(Job(url=server.url("a.bin"), source="s", target=tmp_path / "a.bin"))
         assert names(tmp_path) == ["a.bin.part", "a.bin.state.part"]
         fetch(server, tmp_path, source="s")
         assert server.log[-1].range is not None
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+class Tally(Watcher):
+    """What a watcher was told, in sums."""
+
+    def __init__(self) -> None:
+        self.held = self.expected = self.seen = 0
+
+    def hold(self, size: int) -> None:
+        self.held += size
+
+    def expect(self, size: int) -> None:
+        self.expected += size
+
+    def add(self, size: int) -> None:
+        self.seen += size
+
+
+@pytest.mark.parametrize("faults", [[], ["reset:0.5"], ["norange"], ["reset:0.5", "norange"], ["bitflip"]])
+@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("held", [0, 400_000])
+def test_what_a_watcher_is_told_sums_to_the_file(tmp_path: Path, faults: list[str], published: bool, held: int) -> None:
+    tally, size = Tally(), len(CONTENT) if published else None
+    (tmp_path / "a.bin.part").write_bytes(CONTENT[:held])
+    with FaultyServer({"a.bin": CONTENT}, {"a.bin": list(faults)}) as server:
+        job = Job(url=server.url("a.bin"), target=tmp_path / "a.bin", size_bytes=size, checksums=(sha256(CONTENT),))
+        Engine(QUICK, threading.Event(), tally).download(job)
+    assert tally.held == held
+    assert tally.held + tally.seen == len(CONTENT)
+    assert tally.expected == (0 if published else len(CONTENT))
 
 
 def test_a_part_of_another_object_is_not_resumed_without_a_checksum(tmp_path: Path) -> None:
