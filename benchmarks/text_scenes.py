@@ -14,51 +14,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from text_strings import COLOURS, OTHER_FONTS, Fonts, rendered, stamped, words
 
 from openus_data.phantom import phantom
 from openus_data.records import Geometry
 
-WORDS = (
-    *(
-        "SMITH",
-        "JANE",
-        "DOE",
-        "MUELLER",
-        "Garcia",
-        "Dr Chen",
-        "ID",
-        "MRN",
-        "DOB",
-        "Hospital",
-        "St Mary",
-        "Lee",
-        "F",
-        "M",
-    ),
-    *(
-        "Liver",
-        "LT KID",
-        "SAG",
-        "1 D 2.31 cm",
-        "MI 1.1",
-        "TIS 0.4",
-        "C5-1",
-        "28Hz",
-        "Gn 60",
-        "OBGYN",
-        "Patient",
-        "ward",
-    ),
-)
-COLOURS = ((255, 255, 255), (255, 255, 0), (0, 255, 255), (90, 255, 90), (255, 170, 60), (205, 205, 205))
 CAP_HEIGHTS_PX = (8, 12, 20)
 PLACES = ("speckle", "black", "boxed")
 MOST_SIDE_PX = 1000
-HERSHEY = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_PLAIN)
-_FONT_FOLDER = Path("/usr/share/fonts/truetype")
-_FONT_NAMES = ("dejavu/DejaVuSans.ttf", "dejavu/DejaVuSansMono.ttf", "liberation/LiberationSans-Bold.ttf")
-TRUETYPE = tuple(str(_FONT_FOLDER / name) for name in _FONT_NAMES if (_FONT_FOLDER / name).is_file())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,17 +47,21 @@ class Scene:
         picture: what is below.
         pixels: with the string.
         strokes: bool (H, W), pixels that the string covers by more than a third.
+        seen: by how many levels the letters stand out of their ground (tissue, outline or box), int (H, W).
         box: half-open box (x0, y0, x1, y1) of the string.
         cap_px: height of a capital letter.
         place: speckle, black or boxed.
+        text: what stands there.
     """
 
     picture: Picture
     pixels: NDArray[np.uint8]
     strokes: NDArray[np.bool_]
+    seen: NDArray[np.int16]
     box: tuple[int, int, int, int]
     cap_px: int
     place: str
+    text: str
 
 
 def real_pictures() -> list[Picture]:
@@ -170,13 +137,59 @@ def compressed(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), dtype=np.uint8)
 
 
-def scenes(pictures: list[Picture], per_picture: int, seed: int = 0) -> Iterator[Scene]:
-    """Strings over pictures: each combination of height and place in turn, where it fits."""
+def with_flow(picture: Picture, rng: np.random.Generator) -> Picture:
+    """Made-up colour or power Doppler over a part of the scan area: blobs or branches of many hues, a colour bar."""
+    height, width = picture.inside.shape
+    speed = _noise(rng, (height, width), rng.uniform(5, 22))
+    if rng.random() < 0.5:  # branches: bands around the lines where the noise changes its sign
+        band = 1 - np.abs(speed) / rng.uniform(0.04, 0.2)
+        speed = np.where(band > 0, band, 0) * np.sign(_noise(rng, (height, width), 40.0))
+    fine = _noise(rng, (height, width), rng.uniform(0.7, 3))
+    speed = np.clip(1.3 * speed + 0.3 * fine * (np.abs(speed) > 0.2), -1, 1)
+    window = np.zeros_like(picture.inside)
+    y, x = int(rng.integers(height // 2)), int(rng.integers(width // 2))
+    window[y : y + height // 2, x : x + width // 2] = True
+    is_flow = (np.abs(speed) > rng.uniform(0.25, 0.5)) & window & picture.inside
+    table = _flow_table(rng)
+    out = _in_colour(picture.pixels).copy()
+    out[is_flow] = table[np.round((speed[is_flow] + 1) * 127.5).astype(np.uint8)]
+    bar = cv2.resize(table[:, None], (12, max(20, height // 4)), interpolation=cv2.INTER_LINEAR)
+    out[4 : 4 + len(bar), 4:16] = bar[: height - 4]
+    return Picture(source=picture.source, pixels=out, inside=picture.inside)
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> NDArray[np.float32]:
+    """Smooth noise in [-1, 1]."""
+    made = cv2.GaussianBlur(rng.normal(size=shape).astype(np.float32), (0, 0), sigma)
+    return np.asarray(made / max(1e-6, float(np.abs(made).max())), np.float32)
+
+
+def _flow_table(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """256 colours from fast away to fast towards; power Doppler has one half for both."""
+    stops = np.array([(120, 255, 255), (0, 90, 255), (0, 0, 90), (90, 0, 0), (255, 60, 0), (255, 255, 110)], float)
+    if rng.random() < 0.5:
+        stops = np.array(
+            [(255, 240, 140), (255, 130, 20), (130, 30, 10), (130, 30, 10), (255, 130, 20), (255, 240, 140)]
+        )
+    at = np.linspace(0, len(stops) - 1, 256)
+    return np.stack([np.interp(at, np.arange(len(stops)), stops[:, k]) for k in range(3)], axis=1).astype(np.uint8)
+
+
+def scenes(
+    pictures: list[Picture],
+    per_picture: int,
+    seed: int = 0,
+    *,
+    fonts: Fonts = OTHER_FONTS,
+    caps: tuple[int, ...] = CAP_HEIGHTS_PX,
+) -> Iterator[Scene]:
+    """Strings over pictures: heights and places in turn, where they fit."""
     rng = np.random.default_rng(seed)
     for picture in pictures:
         made = 0
         for attempt in range(6 * per_picture):
-            scene = _scene(rng, picture, CAP_HEIGHTS_PX[attempt % 3], PLACES[int(rng.integers(3))])
+            cap = caps[attempt % len(caps)]
+            scene = _scene(rng, picture, cap, PLACES[int(rng.integers(3))], fonts)
             if scene is not None:
                 made += 1
                 yield scene
@@ -184,8 +197,9 @@ def scenes(pictures: list[Picture], per_picture: int, seed: int = 0) -> Iterator
                 break
 
 
-def _scene(rng: np.random.Generator, picture: Picture, cap: int, place: str) -> Scene | None:
-    stamp = render(rng, cap)
+def _scene(rng: np.random.Generator, picture: Picture, cap: int, place: str, fonts: Fonts) -> Scene | None:
+    text = words(rng)
+    stamp = rendered(rng, text, cap, fonts)
     h, w = stamp.shape
     height, width = picture.inside.shape
     if h >= height or w >= width:
@@ -193,15 +207,21 @@ def _scene(rng: np.random.Generator, picture: Picture, cap: int, place: str) -> 
     level = picture.pixels if picture.pixels.ndim == 2 else picture.pixels.max(axis=2)
     for _ in range(30):
         y, x = int(rng.integers(0, height - h)), int(rng.integers(0, width - w))
-        under = level[y : y + h, x : x + w]
+        here = np.s_[y : y + h, x : x + w]
         colour = np.asarray(COLOURS[int(rng.integers(len(COLOURS)))], np.float32)
-        if not picture.inside[y : y + h, x : x + w].all() or not _fits(float(under.mean()), float(colour.max()), place):
+        is_free = picture.inside[here].all()
+        if not is_free or not _fits(float(level[here].mean()), float(colour.max()), place):
             continue
-        pixels = _stamped(rng, picture.pixels, stamp, (y, x), colour, place)
-        strokes = np.zeros(level.shape, bool)
-        strokes[y : y + h, x : x + w] = stamp > 0.35
+        under = _in_colour(picture.pixels[here]).astype(np.float32)
+        if picture.pixels.ndim == 2:
+            colour = np.full(3, colour.max(), np.float32)
+        shown, ground = (_like(picture.pixels, p) for p in stamped(rng, under, stamp, colour, place))
+        pixels, strokes, seen = picture.pixels.copy(), np.zeros(level.shape, bool), np.zeros(level.shape, np.int16)
+        pixels[here], strokes[here], seen[here] = shown, stamp > 0.35, difference(shown, ground)
         box = (x, y, x + w, y + h)
-        return Scene(picture=picture, pixels=pixels, strokes=strokes, box=box, cap_px=cap, place=place)
+        return Scene(
+            picture=picture, pixels=pixels, strokes=strokes, seen=seen, box=box, cap_px=cap, place=place, text=text
+        )
     return None
 
 
@@ -210,60 +230,17 @@ def _fits(under: float, brightest: float, place: str) -> bool:
     return under <= 12 if place == "black" else 25 <= under <= brightest - 70
 
 
-def _stamped(
-    rng: np.random.Generator,
-    pixels: NDArray[np.uint8],
-    stamp: NDArray[np.float32],
-    corner: tuple[int, int],
-    colour: NDArray[np.float32],
-    place: str,
-) -> NDArray[np.uint8]:
-    """The picture with the string on it; some boxes are light with dark words, some words have a dark outline."""
-    y, x = corner
-    h, w = stamp.shape
-    out = (pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)).astype(np.float32)
-    area = out[y : y + h, x : x + w]
-    if place == "boxed":
-        is_light = rng.random() < 0.2
-        area[:] = 225 if is_light else 12
-        colour = np.full(3, 10, np.float32) if is_light else colour
-    elif rng.random() < 0.3:
-        area *= 1 - 0.85 * cv2.dilate(stamp, np.ones((3, 3), np.uint8))[..., None]
-    if pixels.ndim == 2:
-        colour = np.full(3, colour.max(), np.float32)
-    area[:] = area * (1 - stamp[..., None]) + colour * stamp[..., None]
-    whole = out.round().astype(np.uint8)
-    return np.ascontiguousarray(whole[..., 0]) if pixels.ndim == 2 else whole
+def _in_colour(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
 
 
-def render(rng: np.random.Generator, cap: int) -> NDArray[np.float32]:
-    """A string as coverage in [0, 1], with a margin of two pixels."""
-    kind = int(rng.integers(4))
-    text = " ".join(str(rng.choice(WORDS)) for _ in range(int(rng.integers(1, 3))))
-    if kind == 1:
-        text += f" {rng.integers(10**5, 10**8)}"
-    elif kind == 2:
-        text = f"{rng.integers(1, 29):02d}.{rng.integers(1, 13):02d}.{rng.integers(1930, 2024)}"
-    elif kind == 3:
-        text = f"{text} {rng.integers(0, 24):02d}:{rng.integers(0, 60):02d}"
-    if TRUETYPE and rng.random() < 0.5:
-        font = ImageFont.truetype(str(rng.choice(TRUETYPE)), round(cap / 0.72))
-    elif rng.random() < 0.5:
-        font = ImageFont.load_default(round(cap / 0.72))
-    else:
-        return _hershey(text, cap, HERSHEY[int(rng.integers(3))])
-    box = font.getbbox(text)
-    canvas = Image.new("L", (int(box[2]) + 5, int(box[3]) + 5))
-    ImageDraw.Draw(canvas).text((2, 2), text, 255, font=font)
-    coverage = np.asarray(canvas, np.float32) / 255
-    rows = np.flatnonzero(coverage.max(axis=1) > 0)
-    return coverage[max(0, rows[0] - 2) : rows[-1] + 3]
+def _like(pixels: NDArray[np.uint8], piece: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A piece in colour as bytes, grey where the picture is."""
+    whole = piece.round().astype(np.uint8)
+    return whole if pixels.ndim == 3 else whole.max(axis=2)
 
 
-def _hershey(text: str, cap: int, face: int) -> NDArray[np.float32]:
-    thick = 2 if cap >= 20 else 1
-    scale = cap / cv2.getTextSize("H", face, 1.0, 1)[0][1]
-    (w, h), base = cv2.getTextSize(text, face, scale, thick)
-    canvas = np.zeros((h + base + 6, w + 6), np.uint8)
-    cv2.putText(canvas, text, (3, h + 3), face, scale, 255, thick, cv2.LINE_AA)
-    return canvas.astype(np.float32) / 255
+def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """Greatest difference of a channel, (h, w)."""
+    apart = np.abs(one.astype(np.int16) - other)
+    return np.asarray(apart if apart.ndim == 2 else apart.max(axis=2))

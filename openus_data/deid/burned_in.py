@@ -14,15 +14,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from openus_data.deid.colour_flow import flow_patches, is_flow
 from openus_data.deid.text_boxes import completed, merged, without_repeats
-from openus_data.deid.text_gate import chances
-from openus_data.deid.text_lines import candidate_lines, relief
+from openus_data.deid.text_gate import Trees, chances
+from openus_data.deid.text_lines import candidate_lines
 from openus_data.deid.text_ocr import confirmed
 from openus_data.deid.text_removal import filled
+from openus_data.deid.text_strokes import Relief, relief
 from openus_data.records import Pixels, TextBox
 
 LIKELY: Final = 0.3
@@ -37,13 +39,16 @@ CLIP_FRAMES: Final = 12
 """Frames of a clip, evenly spread, that text has to stand still on."""
 
 
-def find_text(pixels: Pixels, inside: NDArray[np.bool_] | None = None, *, ocr: bool = False) -> tuple[TextBox, ...]:
+def find_text(
+    pixels: Pixels, inside: NDArray[np.bool_] | None = None, *, ocr: bool = False, trees: Trees | None = None
+) -> tuple[TextBox, ...]:
     """Boxes of text and calliper labels, from left to right.
 
     Args:
         pixels: uint8 (H, W) or (H, W, 3) RGB.
         inside: where to look, bool (H, W); None looks everywhere.
         ocr: let the detector of the `[ocr]` extra look too.
+        trees: another gate than the packaged one.
 
     Returns:
         Boxes whose `score` is the gate's probability, or 1 where the OCR detector agrees.
@@ -51,23 +56,25 @@ def find_text(pixels: Pixels, inside: NDArray[np.bool_] | None = None, *, ocr: b
     Raises:
         MissingExtra: `ocr` without the extra.
     """
-    patches = flow_patches(pixels) if pixels.ndim == 3 else None
-    boxes = _find(pixels, inside, patches, ocr=ocr)
-    if patches is not None and patches.any():
-        # White letters over flow do not stand out in the brightest channel, but they do in the darkest, where neither
-        # flow nor most tissue is left.
-        on_flow = patches.astype(bool) if inside is None else inside & patches.astype(bool)
-        darkest = pixels.min(axis=2)
-        boxes += _find(np.where(darkest > _WHITE, darkest, np.uint8(0)), on_flow, None, ocr=ocr)
+    picture = relief(pixels, inside)
+    patches = None if picture.chroma is None else flow_patches(picture.chroma)
+    boxes = _find(pixels, picture, inside, patches, trees, ocr=ocr)
+    if patches is not None:
+        boxes += _find_white(picture, patches if inside is None else inside & patches, trees, ocr=ocr)
     return tuple(sorted(boxes, key=lambda b: b.box))
 
 
 def _find(
-    pixels: Pixels, inside: NDArray[np.bool_] | None, patches: NDArray[np.uint8] | None, *, ocr: bool
+    pixels: Pixels,
+    picture: Relief,
+    inside: NDArray[np.bool_] | None,
+    patches: NDArray[np.bool_] | None,
+    trees: Trees | None,
+    *,
+    ocr: bool,
 ) -> list[TextBox]:
-    lines = candidate_lines(pixels, inside)
-    scores = chances(lines.features)
-    picture = relief(pixels)
+    lines = candidate_lines(picture, inside)
+    scores = chances(lines.features, trees)
     if patches is not None:
         likely = np.flatnonzero(scores >= POSSIBLE)
         scores[likely[is_flow(pixels, picture.tophat, patches, lines.boxes[likely])]] = 0.0
@@ -75,7 +82,19 @@ def _find(
     if not found:
         return []
     boxes = without_repeats([TextBox(box=completed(picture, b), score=s, detector="gate") for b, s in found])
-    return list(confirmed(pixels, boxes, likely=LIKELY, sure=SURE)) if ocr else list(boxes)
+    return confirmed(pixels, boxes, likely=LIKELY, sure=SURE) if ocr else boxes
+
+
+def _find_white(picture: Relief, on_flow: NDArray[np.bool_], trees: Trees | None, *, ocr: bool) -> list[TextBox]:
+    """White letters over flow: they do not stand out in the brightest channel, but they do in the darkest.
+
+    There neither flow nor most tissue is left.
+    """
+    darkest = cv2.subtract(picture.level, picture.chroma)
+    white = np.where(darkest > _WHITE, darkest, np.uint8(0))
+    if not np.any(white[on_flow]):
+        return []
+    return _find(white, relief(white, on_flow), on_flow, None, trees, ocr=ocr)
 
 
 def find_text_in_clip(

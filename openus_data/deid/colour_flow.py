@@ -1,7 +1,8 @@
 """Colour Doppler is no text: flow is a broad patch of many hues, while a letter is thin and has one.
 
-White letters over flow, and letters of one colour, are still text: a line counts as flow only when it lies on such a
-patch and its own strokes are coloured and of more than one hue.
+A line counts as flow when it lies on a patch that is taller and wider than a line of text and its own strokes are
+coloured and of more than one hue. White letters over flow are still text. What is left of flow beside such patches is
+left to the trees of `text_gate`, which are told how coloured a line's ground is.
 """
 
 from __future__ import annotations
@@ -14,19 +15,65 @@ from numpy.typing import NDArray
 
 from openus_data.records import Pixels
 
+STEP: Final = 4
+"""Patches are found on every fourth pixel of every fourth row."""
 _COLOURED: Final = 60
 """Brightest less darkest channel from which a pixel is coloured."""
+_STROKE: Final = np.ones((3, 3), np.uint8)
+"""Broader than a letter's stroke, in steps."""
 _PATCH_PX: Final = 300
-_HUE_SPREAD: Final = 0.12
-"""Sum of the channels' standard deviations, each relative to the brightest, from which a patch has many hues. Flow and
-colour bars reach 0.15 to 0.31; of 118 strings laid over real colour pictures three passed 0.16, none on a patch."""
-_ONE_HUE: Final = 0.06
-_STROKES_COLOURED: Final = 0.5
+"""Fewest coloured pixels of a picture with flow."""
+_TALLER_PX: Final = 44
+"""Least height and width of a patch: more than a line of text has."""
+_CORE: Final = 0.04
+"""Least part of a patch that is broad colour."""
 _ON_PATCH: Final = 0.5
+_STROKES_COLOURED: Final = 0.5
+_ONE_HUE: Final = 0.06
+"""Sum of the channels' standard deviations, each relative to the brightest, up to which strokes are of one hue."""
+
+
+def broad_colour(chroma: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """1 where colour is broader than a letter's stroke, uint8 at a `STEP`th of the size; None where it nowhere is.
+
+    Args:
+        chroma: brightest less darkest channel, uint8 (H, W).
+    """
+    broad = cv2.morphologyEx(_coloured(chroma), cv2.MORPH_OPEN, _STROKE)
+    return np.asarray(broad) if cv2.countNonZero(broad) * STEP**2 >= _PATCH_PX else None
+
+
+def flow_patches(chroma: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    """True on patches of flow, between their branches and just around them, bool (H, W); None where there is none.
+
+    A patch is taller and wider than a line of text, and a part of it is broader than a letter's stroke: JPEG gives
+    coloured words many hues, so that these say nothing.
+
+    Args:
+        chroma: brightest less darkest channel, uint8 (H, W).
+    """
+    broad = broad_colour(chroma)
+    if broad is None:
+        return None
+    joined = cv2.morphologyEx(_coloured(chroma), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(joined)
+    core = np.bincount(labels[broad > 0], minlength=count)
+    is_flow = (stats[:, 2:4].min(axis=1) * STEP >= _TALLER_PX) & (core >= _CORE * stats[:, 4])
+    is_flow[0] = False
+    if not is_flow.any():
+        return None
+    grown = cv2.dilate(is_flow[labels].view(np.uint8), np.ones((3, 3), np.uint8))
+    height, width = chroma.shape
+    return np.asarray(cv2.resize(grown, (width, height), interpolation=cv2.INTER_NEAREST)).astype(bool)
+
+
+def _coloured(chroma: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    small = np.ascontiguousarray(chroma[::STEP, ::STEP])
+    return np.asarray(cv2.threshold(small, _COLOURED, 1, cv2.THRESH_BINARY)[1])
 
 
 def is_flow(
-    pixels: Pixels, tophat: NDArray[np.uint8], patches: NDArray[np.uint8], boxes: NDArray[np.integer]
+    pixels: Pixels, tophat: NDArray[np.uint8], patches: NDArray[np.bool_], boxes: NDArray[np.integer]
 ) -> NDArray[np.bool_]:
     """Which candidate lines are colour flow or a colour bar, (N,).
 
@@ -36,32 +83,8 @@ def is_flow(
         patches: of `flow_patches`.
         boxes: half-open (x0, y0, x1, y1), (N, 4).
     """
-    if not patches.any():
-        return np.zeros(len(boxes), bool)
     cuts = [np.s_[y0:y1, x0:x1] for x0, y0, x1, y1 in boxes.tolist()]
     return np.array([patches[c].mean() >= _ON_PATCH and _has_hues(pixels[c], tophat[c]) for c in cuts], bool)
-
-
-def flow_patches(pixels: Pixels) -> NDArray[np.uint8]:
-    """1 on broad patches of many hues and just around them, else 0; uint8 (H, W)."""
-    brightest, darkest = pixels.max(axis=2), pixels.min(axis=2)
-    coloured = (cv2.subtract(brightest, darkest) > _COLOURED).astype(np.uint8)
-    if int(coloured.sum()) < _PATCH_PX:
-        return np.zeros_like(coloured)
-    closed = cv2.morphologyEx(coloured, cv2.MORPH_CLOSE, np.ones((15, 15), np.uint8))
-    count, labels = cv2.connectedComponents(closed, connectivity=8)
-    ys, xs = np.nonzero(coloured)
-    mine = labels[ys, xs]
-    hues = pixels[ys, xs].astype(np.float64) / brightest[ys, xs][:, None]
-    size = np.maximum(np.bincount(mine, minlength=count), 1)
-    spread = np.zeros(count)
-    for channel in hues.T:
-        mean = np.bincount(mine, weights=channel, minlength=count) / size
-        square = np.bincount(mine, weights=channel**2, minlength=count) / size
-        spread += np.sqrt(np.maximum(square - mean**2, 0))
-    flow = (spread > _HUE_SPREAD) & (size >= _PATCH_PX)
-    flow[0] = False
-    return np.asarray(cv2.dilate(flow[labels].astype(np.uint8), np.ones((9, 9), np.uint8)), np.uint8)
 
 
 def _has_hues(pixels: Pixels, tophat: NDArray[np.uint8]) -> bool:

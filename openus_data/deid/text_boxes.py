@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from openus_data.deid.text_lines import Relief
+from openus_data.deid.text_strokes import Relief
 from openus_data.records import Box, TextBox
 
 MARGIN_PX: Final = 2
@@ -18,6 +19,8 @@ _WORD_GAP: Final = 1.4
 """A space between words at most, as a part of the line's height."""
 _LETTER_SHARE: Final = 0.7
 """A missed letter's pixels are at least this bright, as a part of the line's."""
+_COLOURED: Final = 60
+"""Chroma from which a stroke is not white."""
 _FURTHEST: Final = 4.0
 """How far missed letters are looked for, in line heights."""
 _Ints = NDArray[np.int64]
@@ -69,7 +72,9 @@ def completed(picture: Relief, box: Box) -> Box:
     rows = slice(y0, y1)
     usual = float(np.percentile(picture.tophat[rows, x0:x1], 85))
     bright = picture.tophat[rows, left:right] >= max(40.0, _LETTER_SHARE * usual)
-    is_letter = bright.sum(axis=0) >= 2
+    if picture.chroma is not None and _is_white(picture, box, usual):
+        bright &= picture.chroma[rows, left:right] < _COLOURED
+    is_letter = _without_rules(bright).sum(axis=0) >= 2
     gap = max(4, round(_WORD_GAP * (y1 - y0)))
     x0 -= _run(is_letter[: x0 - left][::-1], gap)
     x1 += _run(is_letter[x1 - left :], gap)
@@ -79,6 +84,20 @@ def completed(picture: Relief, box: Box) -> Box:
         min(width, x1 + MARGIN_PX),
         min(height, y1 + MARGIN_PX),
     )
+
+
+def _without_rules(bright: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The strokes less horizontal ones that are longer than a letter is: the frame of a colour window, a ruler."""
+    level = bright.view(np.uint8)
+    rules = cv2.morphologyEx(level, cv2.MORPH_OPEN, np.ones((1, 2 * len(level)), np.uint8))
+    return np.asarray(bright & (rules == 0))
+
+
+def _is_white(picture: Relief, box: Box, usual: float) -> bool:
+    """Whether most of a line's strokes are without colour, so that flow beside it is no letter of it."""
+    x0, y0, x1, y1 = box
+    chroma = np.zeros_like(picture.tophat) if picture.chroma is None else picture.chroma
+    return bool(np.mean(chroma[y0:y1, x0:x1][picture.tophat[y0:y1, x0:x1] >= usual] < _COLOURED) > 0.5)
 
 
 def without_repeats(boxes: Sequence[TextBox]) -> list[TextBox]:

@@ -8,6 +8,7 @@ trees and lines are walked at once.
 
 from __future__ import annotations
 
+import itertools
 import json
 from functools import cache
 from importlib.resources import files
@@ -16,9 +17,13 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from openus_data.deid.text_lines import FEATURES
+from openus_data.deid.text_features import FEATURES
 
 MODEL: Final = "text_gate.json"
+_FIRST: Final = 25
+"""Trees that every line walks; the others are for those that still may be text after them."""
+_HOPELESS: Final = -5.0
+"""Log-odds after the first trees at which a line is given up."""
 
 
 class Trees(NamedTuple):
@@ -32,7 +37,7 @@ class Trees(NamedTuple):
     """
 
     feature: NDArray[np.int64]
-    threshold: NDArray[np.float64]
+    threshold: NDArray[np.float32]
     leaf: NDArray[np.float64]
     start: float
 
@@ -45,14 +50,28 @@ def chances(features: NDArray[np.float64], trees: Trees | None = None) -> NDArra
         trees: the trees, or None for the packaged ones.
     """
     trees = trees or load_trees()
-    inner = trees.feature.shape[1]
-    node = np.zeros((len(features), len(trees.leaf)), np.int64)
-    row, tree = np.ogrid[: len(features), : len(trees.leaf)]
-    for _ in range(inner.bit_length()):
-        value = features[row, trees.feature[tree, node]]
-        node = 2 * node + 1 + (value > trees.threshold[tree, node])
-    odds = trees.start + trees.leaf[tree, node - inner].sum(axis=1)
+    odds = np.full(len(features), trees.start)
+    left = np.arange(len(features))
+    for first, last in itertools.pairwise((0, _FIRST, len(trees.leaf))):
+        odds[left] += _walked(np.ascontiguousarray(features[left], np.float32), trees, first, last)
+        left = left[odds[left] > _HOPELESS]
     return np.asarray(1 / (1 + np.exp(-odds)))
+
+
+def _walked(features: NDArray[np.float32], trees: Trees, first: int, last: int) -> NDArray[np.float64]:
+    """Sum of the leaves that some of the trees lead each row to, (N,)."""
+    inner = trees.feature.shape[1]
+    split, threshold = trees.feature[first:last].ravel(), trees.threshold[first:last].ravel()
+    row = np.arange(len(features))[:, None] * features.shape[1]
+    tree = np.arange(last - first) * inner
+    values = features.ravel()
+    node = np.zeros((len(features), last - first), np.int64)
+    for _ in range(inner.bit_length()):
+        at = tree + node
+        node = 2 * node + 1 + (values.take(row + split.take(at)) > threshold.take(at))
+    return np.asarray(
+        trees.leaf[first:last].ravel().take(node - inner + np.arange(last - first) * (inner + 1)).sum(axis=1)
+    )
 
 
 @cache
@@ -67,7 +86,7 @@ def load_trees() -> Trees:
         raise ValueError(f"{MODEL} was trained on other features: run benchmarks/train_text.py")
     return Trees(
         feature=np.asarray(stored["feature"], np.int64),
-        threshold=np.asarray(stored["threshold"], np.float64),
+        threshold=np.asarray(stored["threshold"], np.float32),
         leaf=np.asarray(stored["leaf"], np.float64),
         start=float(stored["start"]),
     )

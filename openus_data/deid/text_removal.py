@@ -9,18 +9,30 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from openus_data.deid.text_lines import STROKE_PX, Relief, relief
+from openus_data.deid.text_strokes import LIGHT_GROUND, STROKE_PX, Relief, relief
 from openus_data.records import Box, Pixels
 
 _STROKE_SHARE: Final = 0.3
 """A pixel whose top-hat is this part of the box's strongest strokes belongs to a letter."""
 _LEAST_CONTRAST: Final = 12.0
+_LEAST_COLOUR: Final = 50.0
+_SQUARE: Final = np.ones((STROKE_PX, STROKE_PX), np.uint8)
 _MOSTLY: Final = 0.55
 """A box that is covered this far is filled whole: what is left between the strokes would only show their shape."""
 _GROWN: Final = np.ones((5, 5), np.uint8)
 _SURROUNDINGS_PX: Final = 24
 _GRAIN_PX: Final = 2.0
-_LIGHT_GROUND: Final = 110
+_FLOOR: Final = 8.0
+"""Levels added to a ground that grain is held against."""
+_EVEN: Final = 6
+"""Levels that an even ground differs by at most."""
+_LEAST_GROUND_PX: Final = 12
+_LABEL_REACH_PX: Final = 16
+"""How far the patch of a label reaches beyond the box of its letters at most."""
+_LABEL_FULL: Final = 0.85
+"""Least part of its box that an even patch fills."""
+_BRIGHTEST_GRAIN: Final = 3.0
+"""Grain is kept up to so many times its usual size: more is an edge of something, whose copy would show."""
 
 
 def filled(pixels: Pixels, boxes: Sequence[Box]) -> Pixels:
@@ -31,37 +43,74 @@ def filled(pixels: Pixels, boxes: Sequence[Box]) -> Pixels:
         boxes: half-open boxes of text.
     """
     out = np.ascontiguousarray(pixels).copy()
-    holes = text_mask(relief(out), boxes)
+    holes = text_mask(out, boxes)
     for box in boxes:
-        window = _window(box, out.shape)
+        window = _window(box, out.shape, _SURROUNDINGS_PX)
         out[window] = _filled(out[window], holes[window])
     return out
 
 
-def text_mask(picture: Relief, boxes: Sequence[Box]) -> NDArray[np.uint8]:
+def text_mask(pixels: Pixels, boxes: Sequence[Box]) -> NDArray[np.uint8]:
     """255 on the letters in the boxes and on their soft edges, uint8 (H, W); whole boxes where unclear."""
-    holes = np.zeros(picture.level.shape, np.uint8)
-    dark = cv2.morphologyEx(picture.level, cv2.MORPH_BLACKHAT, np.ones((STROKE_PX, STROKE_PX), np.uint8))
+    holes = np.zeros(pixels.shape[:2], np.uint8)
     for x0, y0, x1, y1 in boxes:
-        inside = (slice(y0, y1), slice(x0, x1))
         if y1 <= y0 or x1 <= x0:
             continue
-        strokes = _strokes(picture.tophat[inside])
-        if np.median(picture.level[inside]) > _LIGHT_GROUND:
-            strokes |= _strokes(dark[inside])
-        grown = cv2.dilate(strokes.astype(np.uint8), _GROWN)
-        holes[inside] |= np.uint8(255) if grown.mean() > _MOSTLY else grown * np.uint8(255)
+        window = _window((x0, y0, x1, y1), holes.shape, _SURROUNDINGS_PX)
+        top, left = window[0].start, window[1].start
+        box = (x0 - left, y0 - top, x1 - left, y1 - top)
+        picture = relief(pixels[window])
+        letters = cv2.dilate(_letters(picture, box).astype(np.uint8), _GROWN)
+        holes[y0:y1, x0:x1] |= np.uint8(255) if letters.mean() > _MOSTLY else letters * np.uint8(255)
+        label = _label(picture.level, box, letters > 0)
+        if label is not None:
+            holes[window][label] = 255
     return holes
 
 
-def _strokes(stands_out: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    strongest = float(np.percentile(stands_out, 95))
-    return np.asarray(stands_out >= max(_LEAST_CONTRAST, _STROKE_SHARE * strongest))
-
-
-def _window(box: Box, shape: tuple[int, ...]) -> tuple[slice, slice]:
+def _letters(picture: Relief, box: Box) -> NDArray[np.bool_]:
+    """Strokes in a box: bright ones, dark ones where the ground is light, and coloured ones."""
     x0, y0, x1, y1 = box
-    reach = _SURROUNDINGS_PX
+    inside = (slice(y0, y1), slice(x0, x1))
+    strokes = _strokes(picture.tophat[inside], _LEAST_CONTRAST)
+    if np.median(picture.level[inside]) > LIGHT_GROUND:
+        strokes |= _strokes(cv2.morphologyEx(picture.level, cv2.MORPH_BLACKHAT, _SQUARE)[inside], _LEAST_CONTRAST)
+    if picture.chroma is not None:
+        strokes |= _strokes(cv2.morphologyEx(picture.chroma, cv2.MORPH_TOPHAT, _SQUARE)[inside], _LEAST_COLOUR)
+    return strokes
+
+
+def _label(level: NDArray[np.uint8], box: Box, letters: NDArray[np.bool_]) -> tuple[slice, slice] | None:
+    """The even patch that the letters stand on and a little more; None where they stand on tissue or black."""
+    x0, y0, x1, y1 = box
+    ground = level[y0:y1, x0:x1][~letters]
+    if ground.size < _LEAST_GROUND_PX:
+        return None
+    usual = float(np.median(ground))
+    if np.mean(np.abs(ground - usual) <= _EVEN) < _MOSTLY:
+        return None
+    window = _window(box, level.shape, _LABEL_REACH_PX)
+    top, left = window[0].start, window[1].start
+    even = (np.abs(level[window].astype(np.int16) - usual) <= _EVEN).astype(np.uint8)
+    even[y0 - top : y1 - top, x0 - left : x1 - left] |= letters
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.morphologyEx(even, cv2.MORPH_OPEN, _GROWN))
+    inside = labels[y0 - top : y1 - top, x0 - left : x1 - left]
+    sizes = np.bincount(inside.ravel(), minlength=len(stats))
+    sizes[0] = 0
+    x, y, w, h, area = stats[int(sizes.argmax())].tolist()
+    is_bounded = x > 0 and y > 0 and x + w < even.shape[1] and y + h < even.shape[0]
+    if not sizes.any() or not is_bounded or area < _LABEL_FULL * w * h:
+        return None
+    return slice(max(0, top + y - 2), top + y + h + 2), slice(max(0, left + x - 2), left + x + w + 2)
+
+
+def _strokes(stands_out: NDArray[np.uint8], least: float) -> NDArray[np.bool_]:
+    strongest = float(np.percentile(stands_out, 95))
+    return np.asarray(stands_out >= max(least, _STROKE_SHARE * strongest))
+
+
+def _window(box: Box, shape: tuple[int, ...], reach: int) -> tuple[slice, slice]:
+    x0, y0, x1, y1 = box
     return slice(max(0, y0 - reach), min(shape[0], y1 + reach)), slice(max(0, x0 - reach), min(shape[1], x1 + reach))
 
 
@@ -74,10 +123,14 @@ def _filled(around: Pixels, holes: NDArray[np.uint8]) -> Pixels:
         return np.zeros_like(around)
     values = around.astype(np.float32)
     smooth = _smooth(values, is_hole)
-    known = np.where(_wide(is_hole, values), smooth, values)
-    grain = known - cv2.GaussianBlur(known, (0, 0), _GRAIN_PX)
-    fill = smooth + _moved(grain, is_hole)
-    return np.where(_wide(is_hole, values), np.clip(fill, 0, 255).round(), values).astype(np.uint8)
+    hole = _wide(is_hole, values)
+    known = np.where(hole, smooth, values)
+    local = cv2.GaussianBlur(known, (0, 0), _GRAIN_PX)
+    # Speckle grows with the level, so that it is moved as a part of it: none comes to black ground.
+    grain = (known - local) / (local + _FLOOR)
+    most = _BRIGHTEST_GRAIN * float(np.median(np.abs(grain[~is_hole])))
+    fill = smooth + _moved(np.clip(grain, -most, most), is_hole) * smooth
+    return np.where(hole, np.clip(fill, 0, 255).round(), values).astype(np.uint8)
 
 
 def _smooth(values: NDArray[np.float32], is_hole: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -206,11 +206,18 @@ class SampleMaker:
             boxes = (*boxes, *new)
         return _Text(boxes=tuple(sorted(set(boxes), key=lambda b: b.box)), remains=bool(new))
 
+    def _with_passing(self, standing: _Text, picture: Pixels, crop: Crop) -> _Text:
+        """A clip's text, and what only this frame shows: a name may be there for a moment."""
+        passing = self._text(remove_text(picture, standing.boxes), crop)
+        return _Text(boxes=(*standing.boxes, *passing.boxes), remains=standing.remains or passing.remains)
+
     def _sample(
         self, index: int, picture: Pixels, frame: Pixels, crop: Crop, view: PolarView | None, text: _Text | None
     ) -> EncodedSample | None:
         if text is None:
             text = _Text(boxes=(), remains=False) if self.terms.policy == "keep" else self._text(picture, crop)
+        else:
+            text = self._with_passing(text, picture, crop)
         if text.remains or (text.boxes and self.terms.policy == "quarantine"):
             self._turn_away("text", "text_remains" if text.remains else "burned_in_text", self._place(index, crop))
             return None
