@@ -136,18 +136,17 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield "None were measured before this export.\n"
         return
     yield "Intervals are 95 %, by bootstrap over subjects.\n"
-    yield "| dataset | protocol | labels used | metric | value | interval | seen in training |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| dataset | target | protocol | tested on | labels used | metric | value | interval | seen in training |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for s in scores:
         known = s["contamination"].get("images")
-        seen = "unknown" if known is None else f"{known} images"
+        what = f"| {s['dataset']} | {s['target']} | {s['protocol']} | {s['test_images']:,} images of "
+        what += f"{s['test_subjects']:,} subjects | {s['label_fraction']:.0%} |"
         for name, m in s["metrics"].items():
             if m["value"] is not None:
                 interval = "" if m["low"] is None else f"{m['low']:.3f} to {m['high']:.3f}"
-                yield (
-                    f"| {s['dataset']} | {s['protocol']} | {s['label_fraction']:.0%} | {name} | {m['value']:.3f} "
-                    f"| {interval} | {seen} |"
-                )
+                seen = "unknown" if known is None else f"{known} images"
+                yield f"{what} {name} | {m['value']:.3f} | {interval} | {seen} |"
     yield ""
 
 

@@ -66,8 +66,8 @@ def test_a_card_shows_the_scores_of_these_weights_and_of_no_others(run: Path, tm
     digest = weights_sha256(openus_model.load_backbone(folder))
     metric = {"value": 0.875, "low": 0.8, "high": 0.9, "undefined_draws": 0}
     scores = {
-        "protocol": "knn", "dataset": "busi", "label_fraction": 1.0, "contamination": {"known": False},
-        "metrics": {"accuracy": metric},
+        "protocol": "knn", "dataset": "busi", "target": "class", "test_images": 80, "test_subjects": 60,
+        "label_fraction": 1.0, "contamination": {"known": False, "images": None}, "metrics": {"accuracy": metric},
     }  # fmt: skip
     for name, sha in (("mine", digest), ("other", "0" * 64)):
         (folder / name).mkdir()
@@ -75,7 +75,8 @@ def test_a_card_shows_the_scores_of_these_weights_and_of_no_others(run: Path, tm
         (folder / name / "scores.json").write_text(json.dumps(scores | {"weights_sha256": sha, "dataset": dataset}))
     export(folder, tmp_path / "given")
     card = (tmp_path / "given" / "README.md").read_text()
-    assert "| busi | knn | 100% | accuracy | 0.875 | 0.800 to 0.900 | unknown |" in card and "other-data" not in card
+    row = "| busi | class | knn | 80 images of 60 subjects | 100% | accuracy | 0.875 | 0.800 to 0.900 | unknown |"
+    assert row in card and "other-data" not in card
 
 
 def test_what_a_run_starts_from_counts_as_seen(run: Path, tmp_path: Path) -> None:
