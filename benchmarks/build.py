@@ -4,42 +4,42 @@
     python benchmarks/build.py codecs           # bytes and time of each codec
     python benchmarks/build.py writers          # tar writers against each other
     python benchmarks/build.py workers          # wall clock of two workers against one
-    python benchmarks/build.py scale --count 10000          # cost of each stage for that many cheap pictures
+    python benchmarks/build.py scale 1000 10000 100000      # the real command on cheap pictures: cost, memory, disk
+    python benchmarks/build.py scale 308000 --keep DIR      # the paper's number; DIR/scale.md gets the table
 
-Times are CPU seconds of this process, which other work on the machine disturbs least; the pictures are phantoms,
-800 x 600, or plain speckle where only the coding counts.
+Times are CPU seconds, which other work on the machine disturbs least; the pictures are phantoms, 800 x 600, or plain
+speckle where only the coding counts.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import itertools
 import os
 import resource
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
 import numpy as np
 
-from openus_data import build as build_module
 from openus_data import cone as cones
 from openus_data.build import BuildRequest, build
 from openus_data.build_plan import plan_build
-from openus_data.executor import Outcome
-from openus_data.first_stage import run as first_stage
 from openus_data.first_stage.candidate import process
 from openus_data.first_stage.encode import decode_stored, encode
 from openus_data.first_stage.journal import Journal
 from openus_data.first_stage.records import SourceTask
-from openus_data.first_stage.sample_table import SampleTableBuilder
 from openus_data.phantom import phantom
 from openus_data.records import Cone, Geometry, Item, Pixels
 from openus_data.shards import ShardWriter
@@ -130,9 +130,9 @@ def ratios(count: int) -> None:
             suffix = CODECS[codec]
             images = tmp / f"images-{codec}"
             paths = write_pictures(images, count, suffix)
-            low = cpu_ms(lambda p, s=suffix: floor(p, s), paths)
+            low = cpu_ms(partial(floor, suffix=suffix), paths)
             whole = first_stage_ms(tmp, images, codec, paths)
-            detect, cones.detect = cones.detect, whole_frame  # type: ignore[assignment]
+            detect, cones.detect = cones.detect, whole_frame
             rest = first_stage_ms(tmp, images, codec, paths, policy="keep")
             cones.detect = detect
             cells = f"{low:>10.2f}{whole:>10.2f}{whole / low:>8.2f}{target:>8.1f}{rest:>10.2f}{rest / low:>8.2f}"
@@ -143,7 +143,7 @@ def codecs(count: int) -> None:
     """Bytes, encoding and decoding time of what a picture can be stored as, grey and colour Doppler."""
     cv2.setNumThreads(1)
     level_1, quality = [cv2.IMWRITE_PNG_COMPRESSION, 1], cv2.IMWRITE_JPEG_QUALITY
-    stored = {
+    stored: dict[str, Callable[[Pixels], bytes]] = {
         "png": lambda p: encode(p, codec="png")[1],
         "png level 1": lambda p: bytes(cv2.imencode(".png", p, level_1)[1]),
         "jpeg 95": lambda p: encode(p, codec="jpeg")[1],
@@ -236,14 +236,6 @@ def write_cheap_pictures(folder: Path, count: int, height: int, width: int) -> N
         cv2.imwrite(str(path), np.clip(90 * (1 + fine) * (1 + 1.5 * coarse) + 8, 3, 255).astype(np.uint8))
 
 
-class _InThisProcess:
-    """Runs the first stage here, so that its memory and CPU time are this process's."""
-
-    def run(self, task: Callable[[Any], Any], items: Iterable[Any], **_: object) -> Iterator[Outcome[Any, Any]]:
-        for index, item in enumerate(items):
-            yield Outcome(index=index, item=item, value=task(item))
-
-
 def whole_frame(frames: Pixels, **_: object) -> Cone:
     """The scan area of pictures that are cropped already; its search costs the same for each picture."""
     height, width = frames.shape[:2]
@@ -251,73 +243,122 @@ def whole_frame(frames: Pixels, **_: object) -> Cone:
     return Cone(geometry="full", polygon=corners, box=(0, 0, width, height), confidence=1.0, method="image")
 
 
-def scale(count: int, side: int, folder: Path) -> None:
-    """One build of `count` cheap pictures: cost of each stage, memory, disk."""
-    cones.detect = whole_frame  # type: ignore[assignment]
-    cv2.setNumThreads(1)
-    for module in (first_stage, build_module):
-        module.open_executor = lambda *_, **__: _InThisProcess()  # type: ignore[attr-defined]
-    images = folder / f"images-{count}"
-    if not images.exists():
-        write_cheap_pictures(images, count, side, side * 4 // 3)
-    marks = [("first stage", _cpu())]
-    _mark(SampleTableBuilder, "finish", marks, "duplicates")
-    _mark(build_module, "assign", marks, "splits")
-    _mark(build_module, "_write_shards", marks, "shards")
-    _mark(build_module, "_write_records", marks, "records")
-    _mark(build_module, "publish", marks, "commit and cards")
-    start = time.monotonic()
-    report = build(request(folder, images, "png", out=folder / f"out-{count}"))
-    marks.append(("end", _cpu()))
-    size = sum(p.stat().st_size for p in (folder / f"out-{count}").rglob("*") if p.is_file()) / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    total = marks[-1][1] - marks[0][1]
-    print(f"{count} pictures, {report.samples} kept: {time.monotonic() - start:.0f} s, {total:.1f} CPU s, ", end="")
-    print(f"{1000 * total / count:.3f} ms each, peak {peak:.0f} MB, out {size:.0f} MB")
-    for (name, begin), (_, end) in itertools.pairwise(marks):
-        print(f"  {name:<18}{end - begin:>9.2f} CPU s{1000 * (end - begin) / count:>9.3f} ms each", flush=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What one command took: wall clock and CPU seconds, and the most that it, its largest child and a folder held."""
+
+    wall: float
+    cpu: float
+    parent_mb: float
+    worker_mb: float
+    disk_mb: float
 
 
-def _mark(owner: Any, name: str, marks: list[tuple[str, float]], title: str) -> None:
-    """Note the CPU time at which a step begins."""
-    real = getattr(owner, name)
+def watched(command: list[str], folder: Path) -> Usage:
+    """Run a command to its end; every two seconds look at its memory, its children's, and the size of a folder."""
+    before, start = _children_cpu(), time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    parent = worker = disk = 0.0
+    while process.poll() is None:
+        own = Path(f"/proc/{process.pid}")
+        parent = max(parent, _peak_mb(own))
+        with suppress(OSError):
+            children = (own / f"task/{process.pid}/children").read_text().split()
+            worker = max([worker, *(_peak_mb(Path(f"/proc/{child}")) for child in children)])
+        disk = max(disk, folder_mb(folder))
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(2)
+    if process.returncode:
+        raise SystemExit(f"the build ended with exit code {process.returncode}")
+    wall, cpu = time.monotonic() - start, _children_cpu() - before
+    return Usage(wall=wall, cpu=cpu, parent_mb=parent, worker_mb=worker, disk_mb=max(disk, folder_mb(folder)))
 
-    def marked(*args: Any, **options: Any) -> Any:
-        marks.append((title, _cpu()))
-        return real(*args, **options)
 
-    setattr(owner, name, marked)
+def _peak_mb(process: Path) -> float:
+    with suppress(OSError, StopIteration):
+        line = next(n for n in (process / "status").read_text().splitlines() if n.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    return 0.0
 
 
-def _cpu() -> float:
-    return sum(
-        u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    )
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def folder_mb(folder: Path) -> float:
+    """Size of all files below a folder, 10^6 bytes."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += (Path(root) / name).stat().st_size
+    return total / 1e6
+
+
+def scale(counts: list[int], side: int, folder: Path, number_of_workers: int) -> None:
+    """The real command on that many cheap pictures, once more with nothing new, and how the cost grows."""
+    recipe = folder / "scale.yaml"
+    recipe.write_text("text: {quarantine_doubtful: false}\n")
+    costs = []
+    for count in counts:
+        images, out = folder / f"images-{count}", folder / f"out-{count}"
+        if not images.exists():
+            write_cheap_pictures(images, count, side, side * 4 // 3)
+        shutil.rmtree(out, ignore_errors=True)
+        command = [sys.executable, "-m", "openus_data.cli", "build", "--images", str(images), "--name", "bench"]
+        command += ["--root", str(folder / "root"), "--out", str(out), "--recipe", str(recipe), "--quiet"]
+        command += ["--workers", str(number_of_workers)]
+        first, again = watched(command, out), watched(command, out)
+        costs.append(first.cpu)
+        _report(folder, count, first, again, folder_mb(out))
+    if len(counts) > 1:
+        slope = np.polyfit(np.log(counts), np.log(costs), 1)[0]
+        print(f"CPU time grows as n^{slope:.3f} over {', '.join(f'{c:,}' for c in counts)}", flush=True)
+
+
+_HEADINGS = (
+    "pictures", "minutes", "CPU ms each", "parent MB", "worker MB", "most disk MB", "OUT MB", "again s", "again CPU s",
+)  # fmt: skip
+
+
+def _report(folder: Path, count: int, first: Usage, again: Usage, out_mb: float) -> None:
+    """A row of the table, on standard output and in FOLDER/scale.md."""
+    table = folder / "scale.md"
+    head = [f"| {' | '.join(_HEADINGS)} |", "|" + "---|" * len(_HEADINGS)]
+    cells = [f"{count:,}", f"{first.wall / 60:.1f}", f"{1000 * first.cpu / count:.2f}", f"{first.parent_mb:.0f}"]
+    cells += [
+        f"{first.worker_mb:.0f}",
+        f"{first.disk_mb:.0f}",
+        f"{out_mb:.0f}",
+        f"{again.wall:.1f}",
+        f"{again.cpu:.1f}",
+    ]
+    lines = [f"| {' | '.join(cells)} |"] if table.exists() else [*head, f"| {' | '.join(cells)} |"]
+    with table.open("a", encoding="utf-8") as handle:
+        handle.write("".join(f"{line}\n" for line in lines))
+    print("\n".join([*head, lines[-1]]), f"at load {os.getloadavg()[0]:.1f}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "what", nargs="?", default="ratios", choices=("ratios", "codecs", "writers", "workers", "scale")
-    )
-    parser.add_argument("--count", type=int, default=60, help="pictures")
-    parser.add_argument("--side", type=int, default=48, help="height of the cheap pictures, px")
+    tasks = {"ratios": ratios, "codecs": codecs, "writers": writers, "workers": workers}
+    parser.add_argument("what", nargs="?", default="ratios", choices=(*tasks, "scale"))
+    parser.add_argument("counts", nargs="*", type=int, help="pictures; several for scale")
+    parser.add_argument("--count", type=int, default=60, help="pictures, where none are named")
+    parser.add_argument("--side", type=int, default=64, help="height of the cheap pictures, px")
+    parser.add_argument("--workers", type=int, default=2, help="processes for scale")
     parser.add_argument("--keep", type=Path, help="folder for scale; kept")
     chosen = parser.parse_args()
-    if chosen.what == "ratios":
-        ratios(chosen.count)
-    elif chosen.what == "codecs":
-        codecs(chosen.count)
-    elif chosen.what == "writers":
-        writers(chosen.count)
-    elif chosen.what == "workers":
-        workers(chosen.count)
-    else:
-        with tempfile.TemporaryDirectory() as name:
-            folder = chosen.keep or Path(name)
-            folder.mkdir(parents=True, exist_ok=True)
-            scale(chosen.count, chosen.side, folder)
+    counts = chosen.counts or [chosen.count]
+    if chosen.what != "scale":
+        tasks[chosen.what](counts[0])
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = chosen.keep or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        scale(counts, chosen.side, folder, chosen.workers)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

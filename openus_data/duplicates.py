@@ -15,6 +15,7 @@ with 256 bits in place of 64.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -31,6 +32,8 @@ _KEPT: Final = 16  # lowest frequencies on each axis
 _BLOCK: Final = 4096
 _TABLES: Final = 32
 _WINDOW: Final = 6
+_STRETCH: Final = 1 << 16
+"""Entries of a table that are compared at a time."""
 _BLUR_PX: Final = 9
 
 Thumbnails = NDArray[np.uint8]
@@ -108,7 +111,9 @@ def group(thumbnails: Thumbnails, settings: DuplicateSettings | None = None) -> 
     if len(labels) < 2:
         return labels
     views = _views(settings)
-    hashes = np.concatenate([_view_hashes(thumbnails, view) for view in views])
+    hashes = np.empty((len(views) * len(labels), HASH_BYTES), np.uint8)
+    for number, view in enumerate(views):
+        _view_hashes(thumbnails, view, hashes[number * len(labels) : (number + 1) * len(labels)])
     for first, second in _close_pairs(hashes, len(thumbnails), settings.most_distance, labels):
         alike = _verified(thumbnails, views, first, second, settings.least_correlation)
         join(labels, first[alike] % len(thumbnails), second[alike] % len(thumbnails))
@@ -211,13 +216,19 @@ def _hashes(thumbs: Thumbnails) -> NDArray[np.uint8]:
     return np.packbits(bits, axis=1)
 
 
-def _view_hashes(thumbs: Thumbnails, view: _View) -> NDArray[np.uint8]:
-    """(N, 32) bytes, the bits mixed; block by block, so that memory stays flat."""
-    mixed = np.empty((len(thumbs), HASH_BYTES), np.uint8)
+def _view_hashes(thumbs: Thumbnails, view: _View, mixed: NDArray[np.uint8]) -> None:
+    """Fill (N, 32) bytes, the bits mixed; block by block, so that memory stays flat."""
     for start in range(0, len(thumbs), _BLOCK):
         plain = _hashes(_seen(thumbs[start : start + _BLOCK], view))
         mixed[start : start + _BLOCK] = np.packbits(np.unpackbits(plain, axis=1)[:, _MIXED], axis=1)
-    return mixed
+        _let_go(thumbs)
+
+
+def _let_go(thumbs: Thumbnails) -> None:
+    """Give the pages of mapped thumbnails back; they are read again from the file where they are needed."""
+    mapped: object = thumbs.base
+    if isinstance(mapped, mmap.mmap):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _close_pairs(
@@ -230,16 +241,16 @@ def _close_pairs(
     """
     for table in range(_TABLES):
         order = _sorted_by(hashes, table)
-        words = hashes[order].view(np.uint64)
-        for step in range(1, _WINDOW + 1):
-            if len(order) <= step:
-                break
-            first, second = order[:-step], order[step:]
-            near = np.flatnonzero((first < count) | (second < count))
-            near = near[labels[first[near] % count] != labels[second[near] % count]]
-            near = near[_distances(words, near, step) <= most_distance]
-            if len(near):
-                yield first[near], second[near]
+        for start in range(0, len(order), _STRETCH):
+            part = order[start : start + _STRETCH + _WINDOW]
+            words = hashes[part].view(np.uint64)
+            for step in range(1, min(_WINDOW, len(part) - 1) + 1):
+                first, second = part[:-step][:_STRETCH], part[step:][:_STRETCH]
+                near = np.flatnonzero((first < count) | (second < count))
+                near = near[labels[first[near] % count] != labels[second[near] % count]]
+                near = near[_distances(words, near, step) <= most_distance]
+                if len(near):
+                    yield first[near], second[near]
 
 
 def _sorted_by(hashes: NDArray[np.uint8], table: int) -> NDArray[np.int64]:
@@ -274,6 +285,7 @@ def _verified(
             part = picked[start : start + _BLOCK]
             shown = _seen(np.asarray(thumbs[other[part] % count]), view)
             alike[part] = _correlations(np.asarray(thumbs[base[part]]), shown) >= least_correlation
+    _let_go(thumbs)
     return alike
 
 
