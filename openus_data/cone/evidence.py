@@ -21,9 +21,14 @@ _FLAT_TOLERANCE = 2
 _LEVEL_SHARE = 0.1
 _LEVEL_APART = 8
 _CHROME_FLOOR = 12
+_AROUND = (5, 5)
+_STROKE_SHARE, _STROKE_FLOOR = 0.5, 48
 _MEDIAN = 5
 _HEADER_SHARE = 0.7
-_COMMON_SHARE = 0.25
+_MAIN_SHARE, _EQUAL_SHARE = 0.5, 0.5
+_CONTRASTS = (16, 1)
+_COARSE = 4
+_SOLID, _LEAST_FRAME = 0.9, 0.15
 _DARKER_TOLERANCE = 6
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 
@@ -34,9 +39,9 @@ class Evidence:
 
     Args:
         level: uint8 (h, w), how far the cell is from every background level once thin strokes are gone.
-        chrome: bool (h, w), bright and exactly flat: interface.
+        chrome: bool (h, w), interface: bright and exactly flat, or made of fine strokes.
         moving: bool (h, w), changed over the clip; None for stills.
-        grey: uint8 (H, W), brightness of the frame, of a clip the maximum over time.
+        grey: uint8 (H, W), brightness of the frame, of a clip the maximum over time; smoothed where all of it is noisy.
         distance: uint8 (H, W), distance of every pixel to the nearest background level.
         backgrounds: levels that reach the rim of the frame; empty where echo fills the frame.
         scale: (x, y), pixels per cell.
@@ -58,20 +63,22 @@ def gather(grey: Grey, spread: Grey | None = None) -> Evidence:
         grey: uint8 (H, W).
         spread: uint8 (H, W), maximum less minimum over a clip, or None.
     """
-    backgrounds = background_levels(grey)
+    grey, backgrounds = _smoothed(grey) if _is_noisy(grey) else (grey, background_levels(grey))
     distance = _distance(grey, backgrounds)
     height, width = grey.shape
     step = max(height, width) / CELLS
     cols, rows = max(8, round(width / step)), max(8, round(height / step))
     fine = _shrink(distance, 2 * cols, 2 * rows)
-    level = _denoise(fine, cols, rows)
-    plain = _shrink(fine if distance is grey else _shrink(grey, 2 * cols, 2 * rows), cols, rows)
+    solid: Grey = cv2.medianBlur(fine, _MEDIAN)
+    level, mean = _shrink(solid, cols, rows), _shrink(fine, cols, rows)
+    strokes = _strokes(_shrink(cv2.absdiff(fine, solid), cols, rows), mean)
+    plain = mean if distance is grey else _shrink(_shrink(grey, 2 * cols, 2 * rows), cols, rows)
     moving = None
     if spread is not None:
-        moving = _denoise(_shrink(spread, 2 * cols, 2 * rows), cols, rows) > 6
+        moving = _shrink(cv2.medianBlur(_shrink(spread, 2 * cols, 2 * rows), _MEDIAN), cols, rows) > 6
     return Evidence(
         level=level,
-        chrome=_flat(plain) & (level >= _CHROME_FLOOR),
+        chrome=(_flat(plain) & (np.minimum(level, plain) >= _CHROME_FLOOR)) | strokes,
         moving=moving,
         grey=grey,
         distance=distance,
@@ -81,31 +88,62 @@ def gather(grey: Grey, spread: Grey | None = None) -> Evidence:
 
 
 def background_levels(grey: Grey) -> tuple[int, ...]:
-    """Levels that are exactly flat along the rim of a frame (H, W), the most frequent first."""
+    """Levels that are flat along the rim of a frame (H, W), or of a frame shown within it, the likelier first."""
+    levels = _rim_levels(grey)
+    header = _header_level(grey)
+    if header is not None and all(abs(header - level) > 1 for level in levels):
+        levels.append(header)
+    for least in _CONTRASTS if levels else ():
+        inner = _frame_within(grey, tuple(levels), least)
+        fresh = [] if inner is None else _rim_levels(inner, _MAIN_SHARE)
+        levels += [level for level in fresh if all(abs(level - known) > 1 for known in levels)]
+    return tuple(levels)
+
+
+def _rim_levels(grey: Grey, main: float = 0.0) -> list[int]:
+    """Up to four levels that are each flat along a part of the rim of a picture (H, W), the most frequent first.
+
+    None if the most frequent one makes less than the part `main`.
+    """
     counts = np.bincount(_flat_rim(grey), minlength=256)
     total = 2 * (grey.shape[0] + grey.shape[1])
     levels: list[int] = []
     while len(levels) < 4:
         peak = int(counts.argmax())
         low, high = max(0, peak - _LEVEL_APART + 1), peak + _LEVEL_APART
-        if counts[max(0, peak - _FLAT_TOLERANCE) : peak + _FLAT_TOLERANCE + 1].sum() < _LEVEL_SHARE * total:
+        near = counts[max(0, peak - _FLAT_TOLERANCE) : peak + _FLAT_TOLERANCE + 1].sum()
+        if near < (_LEVEL_SHARE if levels else max(main, _LEVEL_SHARE)) * total:
             break
         levels.append(peak)
         counts[low:high] = 0
-    extras = ((_header_level(grey), 1), (_common_level(grey) if levels else None, _LEVEL_APART))
-    for extra, apart in extras:
-        if extra is not None and all(abs(extra - level) > apart for level in levels):
-            levels.append(extra)
-    return tuple(levels)
+    return levels
 
 
-def _common_level(grey: Grey) -> int | None:
-    """The one level of a quarter of the frame: the scanner's background within the page of a screenshot."""
-    sampled = grey[::6, ::6].ravel()
-    counts = np.bincount(sampled, minlength=256)
-    level = int(counts.argmax())
-    near = counts[max(0, level - _FLAT_TOLERANCE) : level + _FLAT_TOLERANCE + 1].sum()
-    return level if near >= _COMMON_SHARE * sampled.size else None
+def _frame_within(grey: Grey, levels: tuple[int, ...], least: int) -> Grey | None:
+    """The frame on a page or between bars: the largest part `least` off the background, if a solid rectangle."""
+    few = np.ascontiguousarray(grey[::_COARSE, ::_COARSE])
+    off = (cv2.LUT(few, _distance_table(levels)) >= least).view(np.uint8)
+    count, _, stats, _ = cv2.connectedComponentsWithStats(off, connectivity=4)
+    if count < 2:
+        return None
+    x, y, w, h, area = stats[1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())].tolist()
+    if area < _SOLID * w * h or w * h < _LEAST_FRAME * off.size:
+        return None
+    inside = grey[_COARSE * (y + 1) : _COARSE * (y + h - 1), _COARSE * (x + 1) : _COARSE * (x + w - 1)]
+    return inside if min(inside.shape) > 2 * _COARSE else None
+
+
+def _smoothed(grey: Grey) -> tuple[Grey, tuple[int, ...]]:
+    """A noisy picture smoothed, and the background that then shows along most of its rim; as it was if none does."""
+    smooth: Grey = cv2.GaussianBlur(grey, (5, 5), 0)
+    levels = tuple(_rim_levels(smooth, _MAIN_SHARE))
+    return (smooth, levels) if levels else (grey, background_levels(grey))
+
+
+def _is_noisy(grey: Grey) -> bool:
+    """Whether few pixels along the rim of a frame (H, W) equal the next one, as those of a drawn background do."""
+    line = np.concatenate((grey[0], grey[-1], grey[:, 0], grey[:, -1]))
+    return bool(np.count_nonzero(line[1:] == line[:-1]) < _EQUAL_SHARE * len(line))
 
 
 def _header_level(grey: Grey) -> int | None:
@@ -145,10 +183,16 @@ def _distance_table(backgrounds: tuple[int, ...]) -> Grey:
     return table
 
 
-def _denoise(fine: Grey, cols: int, rows: int) -> Grey:
-    """A grid twice as fine to (rows, cols) without thin strokes."""
-    solid: Grey = cv2.medianBlur(fine, _MEDIAN)
-    return _shrink(solid, cols, rows)
+def _strokes(lost: Grey, mean: Grey) -> NDArray[np.bool_]:
+    """Cells (h, w) round which much of the brightness is fine strokes: words, rulers, traces.
+
+    Args:
+        lost: what a median takes away, mean over the cell.
+        mean: brightness over the background, mean over the cell.
+    """
+    lost, mean = cv2.blur(lost, _AROUND), cv2.blur(mean, _AROUND)
+    strokes: NDArray[np.bool_] = (lost >= _STROKE_SHARE * mean) & (mean >= _STROKE_FLOOR)
+    return strokes
 
 
 def _shrink(picture: Grey, cols: int, rows: int) -> Grey:
