@@ -58,10 +58,20 @@ def load_model(weights: str, seed: int) -> Model:
 
 def _adapter(module: str, name: str) -> Any:
     sys.path.insert(0, str(Path.cwd()))  # an adapter is a file of the user's own, where the command is run
+    name = name or "build"
     try:
-        found = getattr(importlib.import_module(module), name or "build")
+        build = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise UsageError("no such adapter", where="--weights", got=f"{module}:{name or 'build'}: {error}") from None
+        raise UsageError("no such adapter", where="--weights", got=f"{module}:{name}: {error}") from None
+    except Exception as error:  # the user's own code
+        raise _failed(module, error) from error
     finally:
         sys.path.pop(0)
-    return found().eval()
+    try:
+        return build().eval()
+    except Exception as error:  # the user's own code
+        raise _failed(f"{module}:{name}", error) from error
+
+
+def _failed(where: str, error: Exception) -> UsageError:
+    return UsageError("the adapter failed", where=where, got=f"{type(error).__name__}: {error}")

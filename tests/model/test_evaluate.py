@@ -112,6 +112,9 @@ def test_random_weights_and_adapters_stand_in_the_same_harness(root: Path, tmp_p
     for model in ("random:vmamba_nano", "adapter:mine:build"):
         report = evaluate(_request(root, model, tmp_path / "out", folds=3))
         assert report.scores["model"] == model and report.scores["test_images"] == 40
+    (tmp_path / "broken.py").write_text("def build():\n    raise RuntimeError('no weights at hand')\n")
+    with pytest.raises(UsageError, match="broken:build: the adapter failed; got RuntimeError: no weights at hand"):
+        evaluate(_request(root, "adapter:broken", tmp_path / "out"))
     with pytest.raises(UsageError, match="no such adapter"):
         evaluate(_request(root, "adapter:nobody:build", tmp_path / "out"))
 
