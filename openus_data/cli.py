@@ -226,6 +226,9 @@ def audit(
     bibtex: Annotated[Path | None, typer.Option(help="Write the citations of every dataset included.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="Thresholds for --strict.")] = None,
     images: Annotated[str, typer.Option(help="Look at pixels again: none | sample | all.")] = "sample",
+    sources: Annotated[
+        Path | None, typer.Option(help="DICOM it was built from: no name, number, date or UID of it may be in OUT.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 on any finding.")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -247,6 +250,7 @@ def audit(
                     bibtex=bibtex,
                     recipe=recipe,
                     images=images,
+                    sources=sources,
                     strict=strict,
                     quiet=quiet or as_json,
                 )

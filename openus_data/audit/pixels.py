@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from openus_data.audit.request import Finding
 from openus_data.audit.rows import EXAMPLES, Rows
+from openus_data.cone.outline import fill
 from openus_data.deid.burned_in import SURE, find_text
 from openus_data.deid.residual import scan_json
 from openus_data.errors import CorpusError
@@ -27,6 +28,9 @@ from openus_data.schema import MASK_SUFFIX, METADATA_SUFFIX, pixel_sha256
 
 SAMPLE: Final = 500
 _CHUNK: Final = 64
+_DARK: Final = 24
+"""Level up to which a pixel counts as black: a lossy codec leaves a little outside the outline."""
+_MOST_LIT: Final = 0.001
 _MOST_OUTSIDE: Final = 0.05
 """Share of a mask's pixels that may lie outside the scan area: hand-drawn borders overlap the edge a little."""
 
@@ -55,7 +59,9 @@ class Looked:
         return bool(self.fault or self.text or self.mask or self.metadata)
 
 
-def look(rows: Rows, outs: Sequence[Path], images: str, quiet: bool) -> tuple[int, list[Looked]]:
+def look(
+    rows: Rows, outs: Sequence[Path], images: str, quiet: bool, words: frozenset[str] = frozenset()
+) -> tuple[int, list[Looked]]:
     """Look at pictures again; returns how many were looked at, and those that showed something.
 
     Args:
@@ -64,6 +70,7 @@ def look(rows: Rows, outs: Sequence[Path], images: str, quiet: bool) -> tuple[in
         images: none, sample or all. The sample is 500, shared out evenly among datasets; within one,
             digests of the pixels draw them, so that equal corpora have equal samples.
         quiet: no progress bar.
+        words: folded words of the source's own headers, which no sample's JSON may hold.
     """
     if images == "none":
         return 0, []
@@ -76,7 +83,7 @@ def look(rows: Rows, outs: Sequence[Path], images: str, quiet: bool) -> tuple[in
             f"order by pixel_sha256, sample_id) as turn from m) order by turn, corpus, dataset {limit}"
         )
     ]
-    chunks = [(list(outs), found[k : k + _CHUNK]) for k in range(0, len(found), _CHUNK)]
+    chunks = [(list(outs), found[k : k + _CHUNK], words) for k in range(0, len(found), _CHUNK)]
     shown: list[Looked] = []
     with Progress("look again", total=len(found), quiet=quiet, unit="images") as progress:
         if len(chunks) < 4:
@@ -96,13 +103,13 @@ def _quoted(name: str) -> str:
     return f'"{name}"'
 
 
-def _look_at(chunk: tuple[list[Path], list[dict[str, Any]]]) -> list[Looked]:
-    outs, rows = chunk
+def _look_at(chunk: tuple[list[Path], list[dict[str, Any]], frozenset[str]]) -> list[Looked]:
+    outs, rows, words = chunk
     cv2.setNumThreads(1)
-    return [looked for row in rows if (looked := _one(outs[row["corpus"]], row)).is_odd]
+    return [looked for row in rows if (looked := _one(outs[row["corpus"]], row, words)).is_odd]
 
 
-def _one(out: Path, row: dict[str, Any]) -> Looked:
+def _one(out: Path, row: dict[str, Any], words: frozenset[str]) -> Looked:
     sample = str(row["sample_id"])
     try:
         pixels, beside = read_pixels(out, row), read_companions(out, row)
@@ -111,7 +118,7 @@ def _one(out: Path, row: dict[str, Any]) -> Looked:
     if pixel_sha256(pixels) != row["pixel_sha256"]:
         return Looked(sample_id=sample, fault="hash")
     inside = scan_area(pixels, row["cone_polygon"])
-    found = scan_metadata(beside.get(METADATA_SUFFIX, b"{}"))
+    found = scan_metadata(beside.get(METADATA_SUFFIX, b"{}"), words)
     return Looked(
         sample_id=sample,
         text=tuple(t.box for t in find_text(pixels, inside) if t.score >= SURE),
@@ -121,11 +128,16 @@ def _one(out: Path, row: dict[str, Any]) -> Looked:
 
 
 def scan_area(pixels: Pixels, polygon: Sequence[Sequence[float]]) -> NDArray[np.bool_]:
-    """The scan area as bool (H, W); all of the picture where no outline was found."""
+    """Where text is looked for, bool (H, W): the scan area, by the very rule by which the build blackened the rest.
+
+    All of the picture where no outline was found, or where the outline was too doubtful to blacken what lies outside.
+    """
     inside = np.zeros(pixels.shape[:2], np.uint8)
     if polygon:
-        cv2.fillPoly(inside, [np.round(np.asarray(polygon)).astype(np.int32)], 1)
-    else:
+        fill(inside, np.asarray(polygon, np.float64))
+    brightest = pixels if pixels.ndim == 2 else pixels.max(axis=2)
+    lit = (brightest > _DARK) & (inside == 0)
+    if not polygon or int(lit.sum()) > _MOST_LIT * inside.size:
         inside[:] = 1
     return inside.astype(bool)
 
@@ -148,8 +160,8 @@ def mask_fault(data: bytes, inside: NDArray[np.bool_]) -> str:
     return "outside" if count and float((marked & ~around).sum()) / count > _MOST_OUTSIDE else ""
 
 
-def scan_metadata(data: bytes) -> Iterator[str]:
-    """Header-like text in a sample's JSON, as "place: kind"."""
+def scan_metadata(data: bytes, words: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Header-like text in a sample's JSON, or words of the source's own headers, as "place: kind"."""
     try:
         found = json.loads(data)
     except ValueError:
@@ -160,7 +172,7 @@ def scan_metadata(data: bytes) -> Iterator[str]:
             found = {**found, "labels": json.loads(found["labels"])}
         except ValueError:
             yield "labels: not JSON"
-    yield from (f"{f.place.split('.')[0]}: {f.kind}" for f in scan_json(found))
+    yield from (f"{f.place.split('.')[0]}: {f.kind}" for f in scan_json(found, words=words))
 
 
 def pixel_findings(looked_at: int, shown: Sequence[Looked]) -> list[Finding]:

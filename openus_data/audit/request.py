@@ -29,6 +29,7 @@ class AuditRequest:
         bibtex: write the citations here.
         recipe: YAML file of finding id to the number that is still allowed.
         images: how many pictures are looked at again: none, a sample of 500, or all.
+        sources: folder that the corpora were built from; no identifying word of its headers may be in them.
         strict: a finding over its threshold makes the exit code 1.
         quiet: no progress bar.
     """
@@ -41,6 +42,7 @@ class AuditRequest:
     bibtex: Path | None = None
     recipe: Path | None = None
     images: str = "sample"
+    sources: Path | None = None
     strict: bool = False
     quiet: bool = False
 

@@ -16,6 +16,7 @@ from openus_data.audit.report import AuditReport
 from openus_data.audit.request import AuditRequest, load_thresholds
 from openus_data.audit.rows import Rows, open_rows
 from openus_data.audit.sections import cones, duplicates, privacy, quality
+from openus_data.audit.sources import source_words
 from openus_data.audit.withheld import withhold
 from openus_data.card import Card, find_cards_dirs, load_card
 from openus_data.citation import bibliography, publication_year
@@ -55,9 +56,10 @@ def audit(request: AuditRequest) -> AuditReport:
     if request.images not in ("none", "sample", "all"):
         raise UsageError("no such choice", where="--images", expected="none, sample or all", got=request.images)
     thresholds = load_thresholds(request.recipe, KNOWN_FINDINGS)
+    words = source_words(request.sources) if request.sources is not None else frozenset()
     with open_rows(request.outs, request.where) as rows:
-        looked_at, shown = look(rows, request.outs, request.images, request.quiet)
-        leaks = withhold(rows)
+        looked_at, shown = look(rows, request.outs, request.images, request.quiet, words)
+        leaks = withhold(rows, words)
         cards = _cards_of(rows)
         rows.learn_years({name: year for name, card in cards.items() if (year := publication_year(card))})
         by = {column: counts(rows, column) for column in dict.fromkeys((*STANDARD, *request.by))}

@@ -25,8 +25,13 @@ _LOOSE: Final = (
 _NOT_TEXT: Final = ("pipeline_version",)
 
 
-def withhold(rows: Rows) -> list[Finding]:
-    """Replace header-like values in `m` and `rejects` by "withheld (kind)", ids by "withheld 1"; say what was found."""
+def withhold(rows: Rows, words: frozenset[str] = frozenset()) -> list[Finding]:
+    """Replace header-like values in `m` and `rejects` by "withheld (kind)", ids by "withheld 1"; say what was found.
+
+    Args:
+        rows: the audited rows.
+        words: folded words of the source's own headers, which no value may hold.
+    """
     kinds: Counter[str] = Counter()
     shapes: dict[str, str] = {}
     for table, columns in (("m", MANIFEST_COLUMNS), ("rejects", REJECT_COLUMNS)):
@@ -34,8 +39,8 @@ def withhold(rows: Rows) -> list[Finding]:
             if column.type != pa.string() or column.name in _NOT_TEXT:
                 continue
             bad: dict[str, str] = {}
-            for value, count in _suspects(rows, table, column.name):
-                found = next(iter(scan_row({column.name: value})), None)
+            for value, count in _suspects(rows, table, column.name, is_any=bool(words)):
+                found = next(iter(scan_row({column.name: value}, words=words)), None)
                 if found is not None:
                     kinds[f"{column.name}: {found.kind}"] += count
                     shapes[f"{column.name}: {found.kind}"] = found.shape
@@ -55,9 +60,19 @@ def withhold(rows: Rows) -> list[Finding]:
     ]
 
 
-def _suspects(rows: Rows, table: str, column: str) -> Iterator[tuple[str, int]]:
-    """Distinct values that need a closer look, with counts: ids of another shape, text that the engine lets by."""
+def _suspects(rows: Rows, table: str, column: str, *, is_any: bool) -> Iterator[tuple[str, int]]:
+    """Distinct values that need a closer look, with counts: ids of another shape, and text that the engine lets by.
+
+    Args:
+        rows: the audited rows.
+        table, column: where to look.
+        is_any: every text needs a closer look.
+    """
     shape = SHAPES.get(column)
+    if shape is None and is_any:
+        sql = f"select {column}, count(*) from {table} where {column} is not null group by 1 order by 1"
+        yield from ((str(value), int(count)) for value, count in rows.ask(sql))
+        return
     test = f"not regexp_full_match({column}, ?)" if shape is not None else f"regexp_matches({column}, ?)"
     pattern = shape.pattern if shape is not None else _LOOSE
     sql = f"select {column}, count(*) from {table} where {column} is not null and {test} group by 1 order by 1"

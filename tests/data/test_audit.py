@@ -8,10 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 from corpus_maker import make_corpus, picture
+from hostile import dataset, dicom, speckle
+from pydicom.dataset import Dataset
 
 from openus_data.audit import AuditRequest, audit
+from openus_data.audit.pixels import scan_area, scan_metadata
+from openus_data.audit.sources import source_words
+from openus_data.cone.outline import fill
 from openus_data.errors import RecipeError, UsageError
 from openus_data.records import Reject
 
@@ -97,6 +103,48 @@ def test_what_leaks_is_never_repeated_in_the_report(tmp_path: Path) -> None:
     report = audit(AuditRequest(outs=(out,), html=page, quiet=True))
     said = report.to_text() + json.dumps([f.to_json() for f in report.findings])
     assert "SMITH" not in said and report.exit_code == 1
+
+
+def test_words_of_the_sources_own_headers_are_found_and_never_repeated(tmp_path: Path) -> None:
+    """No pattern knows that Meier is a patient and Nordhaus a clinic; the folder that was built from does."""
+    source = tmp_path / "scans" / "deep"
+    source.mkdir(parents=True)
+    reader, item = Dataset(), Dataset()
+    reader.PersonName, item.ContentSequence = "Okonkwo^Ada", [Dataset()]
+    item.ContentSequence[0].PersonName = "Okonkwo^Ada"
+    made = dataset(speckle(), PatientName="Meier^Jo", PatientID="A-77312", InstitutionName="Nordhaus Breast Clinic")
+    made.RequestAttributesSequence = [item]
+    (source / "a.dcm").write_bytes(dicom(made))
+    (source / "notes.txt").write_text("no DICOM")
+    samples = [{"device_model": "SONOX Meier"}, {"transducer": "C5 Okonkwo"}, {"labels": '{"site": "nordhaus"}'}, {}]
+    out = make_corpus(tmp_path / "out", samples)
+    assert audit(AuditRequest(outs=(out,), quiet=True, images="none")).exit_code == 0
+    report = audit(AuditRequest(outs=(out,), quiet=True, sources=tmp_path / "scans"))
+    found = {finding.id: finding for finding in report.findings}
+    assert report.exit_code == 1 and found["header_like_text"].count == 3
+    said = (report.to_text() + json.dumps(report.to_json())).lower()
+    assert not [word for word in ("meier", "okonkwo", "nordhaus", "77312") if word in said]
+    clean = make_corpus(tmp_path / "clean", [{"organ": "breast", "device_model": "LOGIQ E9"}])
+    assert audit(AuditRequest(outs=(clean,), quiet=True, sources=tmp_path / "scans")).exit_code == 0
+
+
+def test_a_name_in_a_samples_own_json_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(dicom(dataset(speckle(), PatientName="Meier^Jo")))
+    words = source_words(tmp_path / "a.dcm")
+    assert "meier" in words
+    assert list(scan_metadata(b'{"view": "the Meier view"}', words)) == ["view: known-word"]
+    with pytest.raises(UsageError, match="nothing there"):
+        source_words(tmp_path / "nowhere")
+
+
+def test_text_beside_a_doubtful_outline_is_looked_for_too() -> None:
+    """Where the build did not blacken what lies outside, the whole picture is searched."""
+    triangle = [[50.0, 0.0], [100.0, 100.0], [0.0, 100.0]]
+    inside = np.zeros((100, 100), np.uint8)
+    fill(inside, np.asarray(triangle))
+    lit = np.full((100, 100), 90, np.uint8)
+    assert scan_area(lit, triangle).all() and scan_area(lit, []).all()
+    assert np.array_equal(scan_area(lit * inside, triangle), inside.astype(bool))
 
 
 def test_thresholds_allow_what_they_say_and_are_read_strictly(tmp_path: Path) -> None:
