@@ -12,12 +12,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from openus_data.deid.burned_in import find_text, find_text_in_clip, remove_text
+from openus_data.deid.burned_in import find_text, find_text_in_clip, remove_text, text_remains
 from openus_data.records import Pixels, TextBox
 
 ROUNDS: Final = 6
 """How often a frame is looked at and filled before it counts as doubtful. A fill from the neighbourhood can leave edges
 that read as strokes, and changes what stands out around it; from the fourth round on boxes are filled by their mean."""
+_STILL: Final = 0.5
+"""Probability from which what is found after a fill is filled again: the first round took whatever could be text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +29,7 @@ class CleanFrames:
     Args:
         frames: uint8, the array given.
         boxes: per frame, what was filled.
-        is_doubtful: whether text was still found in a frame at the end.
+        is_doubtful: whether surely text was still found in a frame at the end.
     """
 
     frames: NDArray[np.uint8] = field(repr=False)
@@ -72,12 +74,12 @@ def _clean_one(
     """The picture, what was filled, and whether text is still found."""
     picture, filled = remove_text(pixels, standing), standing
     for attempt in range(ROUNDS):
-        found = find_text(picture, inside, ocr=ocr)
+        found = tuple(b for b in find_text(picture, inside, ocr=ocr) if not attempt or b.score >= _STILL)
         if not found:
             return picture, filled, False
         picture = remove_text(picture, found) if attempt < 3 else _flatten(picture, found)
         filled = (*filled, *found)
-    return picture, filled, bool(find_text(picture, inside, ocr=ocr))
+    return picture, filled, text_remains(picture, inside, ocr=ocr)
 
 
 def _flatten(pixels: Pixels, boxes: tuple[TextBox, ...]) -> Pixels:

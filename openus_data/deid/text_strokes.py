@@ -121,8 +121,8 @@ def _stands_out(picture: Relief, threshold: _Threshold) -> NDArray[np.bool_]:
     if not threshold.factor:
         return picture.tophat > threshold.least
     height, width = picture.level.shape
-    usual = cv2.resize(picture.usual, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(picture.tophat > cv2.max(cv2.convertScaleAbs(usual, None, threshold.factor), threshold.least))
+    least = cv2.max(cv2.convertScaleAbs(picture.usual, None, threshold.factor), threshold.least)
+    return np.asarray(picture.tophat > cv2.resize(least, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 def _dark_strokes(bright: Relief, inside: NDArray[np.bool_] | None) -> Strokes:
@@ -137,7 +137,12 @@ def _dark_strokes(bright: Relief, inside: NDArray[np.bool_] | None) -> Strokes:
 
 
 def _coloured_strokes(bright: Relief, inside: NDArray[np.bool_] | None) -> Strokes:
-    if bright.chroma is None or cv2.countNonZero(cv2.compare(bright.chroma, _COLOURED.least, cv2.CMP_GT)) < _FEW:
+    if bright.chroma is None:
+        return _no_strokes(bright)
+    coloured = cv2.compare(bright.chroma, _COLOURED.least, cv2.CMP_GT)
+    if inside is not None:
+        coloured = cv2.bitwise_and(coloured, coloured, mask=inside.view(np.uint8))
+    if cv2.countNonZero(coloured) < _FEW:
         return _no_strokes(bright)
     colour = _relief_of(bright.chroma, bright.chroma, inside)
     return Strokes(colour, _stands_out(colour, _COLOURED))

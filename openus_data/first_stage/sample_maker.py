@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from openus_data import cone as cones
 from openus_data.card import Card
 from openus_data.card_fields import Orient
-from openus_data.deid.burned_in import find_text, find_text_in_clip, remove_text
+from openus_data.deid.burned_in import SURE, find_text, find_text_in_clip, remove_text
 from openus_data.duplicates import phash, thumbnail
 from openus_data.errors import MissingExtra
 from openus_data.first_stage.crop import Crop, cut, cut_mask, plan_crops, to_grey_if_grey
@@ -204,7 +204,7 @@ class SampleMaker:
             shown = np.stack([remove_text(f, new) for f in shown]) if is_clip else remove_text(shown, new)
             new = self._found(finder, shown, crop)
             boxes = (*boxes, *new)
-        return _Text(boxes=tuple(sorted(set(boxes), key=lambda b: b.box)), remains=bool(new))
+        return _Text(boxes=tuple(sorted(set(boxes), key=lambda b: b.box)), remains=any(b.score >= SURE for b in new))
 
     def _with_passing(self, standing: _Text, picture: Pixels, crop: Crop) -> _Text:
         """A clip's text, and what only this frame shows: a name may be there for a moment."""
