@@ -72,7 +72,7 @@ def _build(request: BuildRequest, started: float) -> BuildReport:
         with folder_lock(request.out):
             return _run(plan, started)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise NoSpace("the disk is full", next_step="free space and run the same command again") from error
         raise
 
