@@ -27,7 +27,7 @@ _MEDIAN = 5
 _HEADER_SHARE = 0.7
 _MAIN_SHARE, _EQUAL_SHARE = 0.5, 0.5
 _CONTRASTS = (16, 1)
-_COARSE = 4
+_COARSE_CELLS = 100
 _SOLID, _LEAST_FRAME = 0.9, 0.15
 _DARKER_TOLERANCE = 6
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
@@ -96,7 +96,7 @@ def background_levels(grey: Grey) -> tuple[int, ...]:
     for least in _CONTRASTS if levels else ():
         inner = _frame_within(grey, tuple(levels), least)
         fresh = [] if inner is None else _rim_levels(inner, _MAIN_SHARE)
-        levels += [level for level in fresh if all(abs(level - known) > 1 for known in levels)]
+        levels += [level for level in fresh if level not in levels]
     return tuple(levels)
 
 
@@ -121,7 +121,8 @@ def _rim_levels(grey: Grey, main: float = 0.0) -> list[int]:
 
 def _frame_within(grey: Grey, levels: tuple[int, ...], least: int) -> Grey | None:
     """The frame on a page or between bars: the largest part `least` off the background, if a solid rectangle."""
-    few = np.ascontiguousarray(grey[::_COARSE, ::_COARSE])
+    step = max(2, max(grey.shape) // _COARSE_CELLS)
+    few = np.ascontiguousarray(grey[::step, ::step])
     off = (cv2.LUT(few, _distance_table(levels)) >= least).view(np.uint8)
     count, _, stats, _ = cv2.connectedComponentsWithStats(off, connectivity=4)
     if count < 2:
@@ -129,8 +130,8 @@ def _frame_within(grey: Grey, levels: tuple[int, ...], least: int) -> Grey | Non
     x, y, w, h, area = stats[1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())].tolist()
     if area < _SOLID * w * h or w * h < _LEAST_FRAME * off.size:
         return None
-    inside = grey[_COARSE * (y + 1) : _COARSE * (y + h - 1), _COARSE * (x + 1) : _COARSE * (x + w - 1)]
-    return inside if min(inside.shape) > 2 * _COARSE else None
+    inside = grey[step * (y + 1) : step * (y + h - 1), step * (x + 1) : step * (x + w - 1)]
+    return inside if min(inside.shape) > 2 * step else None
 
 
 def _smoothed(grey: Grey) -> tuple[Grey, tuple[int, ...]]:
