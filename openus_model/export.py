@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from openus_model import __version__
+from openus_model.hub import check as check_repository
 from openus_model.hub import push as push_folder
 from openus_model.model_card import CARD, find_scores, write_card
 from openus_model.onnx_export import write_onnx
@@ -85,7 +86,10 @@ def export(weights: Path, out: Path, *, onnx_size: int | None = None, push: str 
     Raises:
         WeightsError: the weights cannot be read, or their ONNX form computes something else.
         MissingExtra: what ONNX or the upload needs is not installed.
+        UsageError: a size or a repository's name that cannot be; nothing is uploaded then.
     """
+    if push:
+        check_repository(push)
     backbone = read_backbone(weights)
     facts = {
         **_facts(read_about(weights)),

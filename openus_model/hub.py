@@ -62,6 +62,16 @@ def pull(repository: str) -> Path:
         raise _refused("download", repository, error) from error
 
 
+def check(repository: str) -> None:
+    """Refuse what `push` would refuse, before any work is done.
+
+    Raises:
+        MissingExtra: `huggingface_hub` is not installed.
+        UsageError: the name is not `owner/name`.
+    """
+    _client(repository)
+
+
 def _client(repository: str) -> Any:
     if repository.count("/") != 1 or not all(repository.split("/")):
         raise UsageError("not a repository of the hub", where=repository, expected="owner/name")

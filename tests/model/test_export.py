@@ -207,6 +207,8 @@ def test_commands_take_weights_from_the_hub_by_name(run: Path, tmp_path: Path, l
     assert read_seen(model.folder).num_rows == 12  # so that contamination can be asked for
     with pytest.raises(WeightsError, match="lab/none: the download failed"):
         load_model("hf:lab/none", seed=0)
+    told = ask(app, ["export", "--weights", str(run), "--out", str(tmp_path / "none"), "--push", "lab"])
+    assert told.exit_code == 2 and "owner/name" in told.stderr and not (tmp_path / "none").exists()
     told = ask(app, ["export", "--weights", "hf:lab", "--out", str(again)])
     assert told.exit_code == 2 and "owner/name" in told.stderr
 
