@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from small_builds import TOY_CARD, inline, sector
 
 from openus_data.build import BuildRequest, build
 from openus_data.card import load_card
+from openus_data.first_stage.encode import decode_stored
 from openus_data.manifest import read_manifest
 from openus_data.samples import read_companions, read_pixels
 
@@ -71,9 +71,7 @@ def test_labels_get_the_crop_of_their_slice(tmp_path: Path, inline: None, suffix
     for row in rows:
         x0, y0, x1, y1 = (int(v) for v in row["cone_box"])
         part = np.s_[row["frame_index"], y0:y1, x0:x1]
-        mask = cv2.imdecode(
-            np.frombuffer(read_companions(tmp_path / "out", row)["mask.png"], np.uint8), cv2.IMREAD_UNCHANGED
-        )
+        mask = decode_stored(read_companions(tmp_path / "out", row)["mask.png"])
         assert np.array_equal(mask, LABELS[part])
         shown = read_pixels(tmp_path / "out", row)
         assert np.array_equal(shown[mask == 2], PICTURES[part][mask == 2])
