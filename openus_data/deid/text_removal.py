@@ -19,6 +19,7 @@ _LEAST_COLOUR: Final = 50.0
 _SQUARE: Final = np.ones((STROKE_PX, STROKE_PX), np.uint8)
 _MOSTLY: Final = 0.55
 """A box that is covered this far is filled whole: what is left between the strokes would only show their shape."""
+_SOFT: Final = np.ones((3, 3), np.uint8)
 _GROWN: Final = np.ones((5, 5), np.uint8)
 _SURROUNDINGS_PX: Final = 24
 _GRAIN_PX: Final = 2.0
@@ -60,9 +61,10 @@ def text_mask(pixels: Pixels, boxes: Sequence[Box]) -> NDArray[np.uint8]:
         top, left = window[0].start, window[1].start
         box = (x0 - left, y0 - top, x1 - left, y1 - top)
         picture = relief(pixels[window])
-        letters = cv2.dilate(_letters(picture, box).astype(np.uint8), _GROWN)
+        strokes = _letters(picture, box).astype(np.uint8)
+        letters = cv2.dilate(strokes, _GROWN)
         holes[y0:y1, x0:x1] |= np.uint8(255) if letters.mean() > _MOSTLY else letters * np.uint8(255)
-        label = _label(picture.level, box, letters > 0)
+        label = _label(pixels[window], box, strokes)
         if label is not None:
             holes[window][label] = 255
     return holes
@@ -80,19 +82,22 @@ def _letters(picture: Relief, box: Box) -> NDArray[np.bool_]:
     return strokes
 
 
-def _label(level: NDArray[np.uint8], box: Box, letters: NDArray[np.bool_]) -> tuple[slice, slice] | None:
+def _label(pixels: Pixels, box: Box, strokes: NDArray[np.uint8]) -> tuple[slice, slice] | None:
     """The even patch that the letters stand on and a little more; None where they stand on tissue or black."""
     x0, y0, x1, y1 = box
-    ground = level[y0:y1, x0:x1][~letters]
-    if ground.size < _LEAST_GROUND_PX:
+    soft = cv2.dilate(strokes, _SOFT)
+    beside = cv2.subtract(cv2.dilate(strokes, _GROWN), soft) > 0
+    ground = pixels[y0:y1, x0:x1][beside]
+    if len(ground) < _LEAST_GROUND_PX:
         return None
-    usual = float(np.median(ground))
-    if np.mean(np.abs(ground - usual) <= _EVEN) < _MOSTLY:
-        return None
-    window = _window(box, level.shape, _LABEL_REACH_PX)
+    window = _window(box, pixels.shape, _LABEL_REACH_PX)
     top, left = window[0].start, window[1].start
-    even = (np.abs(level[window].astype(np.int16) - usual) <= _EVEN).astype(np.uint8)
-    even[y0 - top : y1 - top, x0 - left : x1 - left] |= letters
+    apart = np.abs(pixels[window].astype(np.int16) - np.median(ground, axis=0).astype(np.int16))
+    even = ((apart if apart.ndim == 2 else apart.max(axis=2)) <= _EVEN).astype(np.uint8)
+    here = even[y0 - top : y1 - top, x0 - left : x1 - left]
+    if here[beside].mean() < _MOSTLY:
+        return None
+    here[soft > 0] = 1
     _, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.morphologyEx(even, cv2.MORPH_OPEN, _GROWN))
     inside = labels[y0 - top : y1 - top, x0 - left : x1 - left]
     sizes = np.bincount(inside.ravel(), minlength=len(stats))
