@@ -37,7 +37,7 @@ def scan(
     bias_GD: Tensor | None,
     softplus: bool,
 ) -> Tensor:
-    """The scan of every group; returns BGDL in the dtype of `u_BGDL`, channels last in memory: (B, L, G, D)."""
+    """The scan of every group; returns BGDL in the dtype of `u_BGDL`, channels last in memory."""
     if not torch.is_grad_enabled():
         return _forward(u_BGDL, delta_BGDL, A_GDN, B_BGNL, C_BGNL, D_GD, bias_GD, softplus, keep=False)[0]
     y_BGDL: Tensor = _CpuScan.apply(  # type: ignore[no-untyped-call]
@@ -282,7 +282,14 @@ def _time_first(x_BGDL: Tensor) -> Tensor:
 
 
 def _empty_map(x_BGDL: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
-    """An empty tensor of x's shape that lies as (B, L, G, D), seen as BGDL and as LBGD."""
-    batch, groups, channels, length = x_BGDL.shape
-    memory_BLGD = torch.empty((batch, length, groups, channels), dtype=dtype or x_BGDL.dtype, device=x_BGDL.device)
-    return memory_BLGD.permute(0, 2, 3, 1), memory_BLGD.transpose(0, 1)
+    """An empty tensor of x's shape with channels last in memory, seen as BGDL and as LBGD.
+
+    It lies as x does where x has channels last, which spares the caller's next product a copy, else as (B, L, G, D).
+    """
+    if x_BGDL.stride(2) == 1:
+        empty_BGDL = torch.empty_like(x_BGDL, dtype=dtype)
+    else:
+        batch, groups, channels, length = x_BGDL.shape
+        memory_BLGD = torch.empty((batch, length, groups, channels), dtype=dtype or x_BGDL.dtype, device=x_BGDL.device)
+        empty_BGDL = memory_BLGD.permute(0, 2, 3, 1)
+    return empty_BGDL, empty_BGDL.permute(3, 0, 1, 2)
