@@ -16,8 +16,9 @@ from openus_model.corpus import Corpus
 from openus_model.errors import ContaminatedError, DataError, RecipeError, UsageError
 from openus_model.evaluate import EvaluateRequest, evaluate, rehearse
 from openus_model.evaluate.contamination import seen_in_pretraining
+from openus_model.evaluate.frozen import knn, linear
 from openus_model.evaluate.settings import FOLDERS, load_settings
-from openus_model.evaluate.task import assign_folds, make_folds, make_task, take_fraction
+from openus_model.evaluate.task import Fold, assign_folds, make_folds, make_task, take_fraction
 from openus_model.saved import save_backbone
 from openus_model.seen import write_seen
 
@@ -104,6 +105,29 @@ def test_probes_score_a_dataset_and_repeat_to_the_last_digit(
     assert sum(g["images"] for g in scores["by"]["device_manufacturer"]) == 16
     again = evaluate(_request(root, weights, tmp_path / "a", protocol=protocol))
     assert again.to_json() == report.to_json() and "95 % interval" in report.to_text()
+
+
+@pytest.mark.parametrize("probe", [knn, linear])
+def test_a_fold_that_was_trained_on_one_class_says_that_class(root: Path, probe) -> None:
+    task = make_task(Corpus.open(root), "class")
+    found = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    nothing = np.zeros(0, np.int64)
+    for kind in (0, 1):
+        fold = Fold(name="one", train=task.rows[task.truth == kind][:5], val=nothing, test=task.rows[20:])
+        chances, _ = probe(task, fold, found)
+        assert np.array_equal(chances.argmax(axis=1), np.full(20, kind)) and np.allclose(chances.sum(axis=1), 1)
+
+
+def test_neighbours_vote_with_the_temperature_of_dino(root: Path) -> None:
+    task = make_task(Corpus.open(root), "class")
+    angles = np.zeros(40)
+    rows = {kind: task.rows[task.truth == kind] for kind in (0, 1)}
+    train, test = np.array([rows[0][0], rows[0][1], rows[1][0]]), rows[1][1:2]
+    angles[train] = [0.3, -0.4, 0.1]  # the nearest outvotes the two of the other class
+    found = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32) * 3
+    chances, _ = knn(task, Fold(name="three", train=train, val=train[:0], test=test), found)
+    votes = np.exp(np.cos([0.3, -0.4, 0.1]) / 0.07)
+    assert chances[0, 1] == pytest.approx(votes[2] / votes.sum(), rel=1e-4) and chances[0, 1] > 0.5
 
 
 def test_random_weights_and_adapters_stand_in_the_same_harness(root: Path, tmp_path: Path, monkeypatch) -> None:
