@@ -4,9 +4,10 @@
 
 Sets: `real` (the annotated frames of ../shared/realdata, ambiguous and already cropped ones left out), `files` (the
 clips and DICOM objects among them, whole, through the decoder, with their regions), `phantom` (exact truth, up to two
-difficulties at once), `hard` (phantoms by difficulty), `clip` (phantom clips of 60 frames). Rivals: a plain threshold
-with the hull of its largest part, and with --peers the tools in benchmarks/cone_peers.py. Times are CPU time of one
-core; `floor` is one resize and one median, which any detector needs, so a ratio compares across machines.
+difficulties at once), `hard` (phantoms by difficulty), `clip` (phantom clips of 60 frames), and `robustness` (the real
+frames, changed by cone_stress.py). Rivals: a plain threshold with
+the hull of its largest part, and with --peers the tools in benchmarks/cone_peers.py. Times are CPU time of one core;
+`floor` is one resize and one median, which any detector needs, so a ratio compares across machines.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
 import numpy as np
+from cone_calibration import EDGES, KNOTS, fitted, held_out, interval, merit_of
+from cone_stress import CHANGES, changed
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -54,6 +57,9 @@ class Case:
     inside: NDArray[np.bool_]
     geometry: str
     regions: tuple[Region, ...] = ()
+    weight: float = 1.0
+    kind: str = "real"
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +113,7 @@ def _rgb(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat(frame[..., None], 3, axis=2) if frame.ndim == 2 else frame
 
 
-def phantom_cases(count: int, *, frames: int = 1, most: int = 2) -> Iterator[Case]:
+def phantom_cases(count: int, *, frames: int = 1, most: int = 2, first: int = 150_000) -> Iterator[Case]:
     """Phantoms of every geometry and size under up to `most` difficulties."""
     rng = np.random.default_rng(7)
     geometries: tuple[Geometry, ...] = ("sector", "curvilinear", "linear", "trapezoid", "multi")
@@ -117,7 +123,7 @@ def phantom_cases(count: int, *, frames: int = 1, most: int = 2) -> Iterator[Cas
         width, height = sizes[int(rng.integers(len(sizes)))]
         wanted = rng.permutation(CONDITIONS)[: int(rng.integers(0, most + 1))]
         chosen = [str(c) for c in wanted if geometry in FANS or c not in ("cropped", "inverted")]
-        yield _phantom_case(50_000 + seed, geometry, width, height, frames, chosen)
+        yield _phantom_case(first + seed, geometry, width, height, frames, chosen)
 
 
 def hard_cases(each: int) -> Iterator[Case]:
@@ -126,14 +132,17 @@ def hard_cases(each: int) -> Iterator[Case]:
     for number, condition in enumerate(CONDITIONS):
         for turn in range(each):
             geometry = geometries[turn % (2 if condition in ("cropped", "inverted") else 4)]
-            yield _phantom_case(70_000 + 100 * number + turn, geometry, 800, 600, 1, [condition])
+            yield _phantom_case(180_000 + 100 * number + turn, geometry, 800, 600, 1, [condition])
 
 
 def _phantom_case(seed: int, geometry: Geometry, width: int, height: int, frames: int, chosen: list[str]) -> Case:
     made = phantom(seed, geometry=geometry, width=width, height=height, frames=frames, conditions=chosen)
     stack = made.frames if made.frames.ndim == 4 else np.repeat(made.frames[..., None], 3, axis=3)
     group = "+".join(chosen) or "plain"
-    return Case(name=f"{geometry}:{group}", group=group, frames=stack, inside=made.inside, geometry=geometry)
+    name, source = f"{geometry}:{group}", f"phantoms {seed % 8}"
+    return Case(
+        name=name, group=group, frames=stack, inside=made.inside, geometry=geometry, kind="phantom", source=source
+    )
 
 
 def ours(case: Case) -> Result:
@@ -233,24 +242,45 @@ def by_group(title: str, results: list[Result]) -> None:
 
 
 def reliability(results: list[Result]) -> None:
-    """Stated confidence against how often the overlap reaches 0.9."""
-    table = Table(title="Reliability: confidence against IoU >= 0.9", title_justify="left")
-    for column in ("confidence", "cases", "stated", "observed"):
+    """Confidence against how often the overlap reaches 0.9, stated by curves that never saw the case's source."""
+    seen = [result for result in results if result.cone is not None and result.cone.geometry != "none"]
+    merit = merit_of(np.array([r.cone.confidence for r in seen if r.cone]))
+    good = np.array([float(r.overlap >= 0.9) for r in seen])
+    weight = np.array([r.case.weight for r in seen])
+    curve = ", ".join(f"{at:g}: {value:.3f}" for at, value in zip(KNOTS, fitted(merit, good, weight), strict=True))
+    CONSOLE.print(f"fitted curve, merit: confidence {curve}")
+    stated = held_out(merit, good, weight, [r.case.source or r.case.group for r in seen])
+    table = Table(title="Reliability, sources held out: confidence against IoU >= 0.9", title_justify="left")
+    for column in ("confidence", "cases", "stated", "observed", "95% interval", "real frames", "of them right"):
         table.add_column(column, justify="right")
-    edges = (0.0, 0.5, 0.8, 0.9, 0.95, 0.97, 1.01)
-    stated = np.array([r.cone.confidence for r in results if r.cone])
-    good = np.array([r.overlap >= 0.9 for r in results if r.cone])
-    for low, high in itertools.pairwise(edges):
+    real = np.array([r.case.kind == "real" for r in seen])
+    for low, high in itertools.pairwise(EDGES):
         here = (stated >= low) & (stated < high)
         if here.any():
-            row = (
-                f"{low:.2f}-{min(1.0, high):.2f}",
-                str(here.sum()),
-                f"{stated[here].mean():.2f}",
-                f"{good[here].mean():.2f}",
-            )
-            table.add_row(*row)
+            ends = interval(float(good[here].mean()), int(here.sum()))
+            means = (f"{stated[here].mean():.3f}", f"{good[here].mean():.3f}", f"{ends[0]:.2f} to {ends[1]:.2f}")
+            counts = (str((here & real).sum()), str(int(good[here & real].sum())))
+            table.add_row(f"{low:.2f}-{min(1.0, high):.2f}", str(here.sum()), *means, *counts)
     CONSOLE.print(table)
+
+
+def stress(cases: list[Case]) -> list[Result]:
+    """The robustness table: real frames under each of the changes of cone_stress.py."""
+    table = Table(title=f"robustness: {len(cases)} real frames, changed", title_justify="left")
+    for column in ("change", "mean IoU", "10th percentile", "worst", "echo lost", "below 0.85"):
+        table.add_column(column, justify="left" if column == "change" else "right")
+    every: list[Result] = []
+    for name in CHANGES:
+        found = []
+        for case in cases:
+            image, inside = changed(name, case.frames[0], case.inside, case.name)
+            found.append(ours(replace(case, frames=image[None], inside=inside, weight=0.25, kind=name)))
+        overlaps = np.array([r.overlap for r in found])
+        row = (name, f"{overlaps.mean():.3f}", f"{np.percentile(overlaps, 10):.3f}", f"{overlaps.min():.3f}")
+        table.add_row(*row, f"{100 * np.mean([r.lost for r in found]):.2f}%", str(int((overlaps < 0.85).sum())))
+        every += found
+    CONSOLE.print(table)
+    return every
 
 
 def timing(case: Case, clip: Case) -> None:
@@ -297,10 +327,12 @@ def main() -> None:
         by_group("real, by source", real)
         compare("files (clips and DICOM, whole)", list(real_cases(whole=True)), arguments.peers)
         known = [ours(case) for case in real_cases(whole=False, ambiguous=True)]
+        known += stress([result.case for result in real])
         if arguments.sheet:
-            contact_sheet(known, arguments.sheet)
+            contact_sheet([result for result in known if result.case.kind == "real"], arguments.sheet)
     made = list(phantom_cases(arguments.phantoms))
-    known += compare("phantom", made, arguments.peers)
+    known += compare("phantom, up to two difficulties", made, arguments.peers)
+    known += [ours(case) for case in phantom_cases(arguments.phantoms, most=4, first=170_000)]
     hard = compare("hard phantom", list(hard_cases(max(2, arguments.phantoms // 20))), arguments.peers)
     known += hard
     by_group("hard phantom, by difficulty", hard)

@@ -1,8 +1,8 @@
 """Real frames changed the way other machines, screens and archives change them, with the truth changed alike.
 
-    python benchmarks/cone.py --stress            # a row per change, in the robustness table
+    python benchmarks/cone.py            # a row per change, in the robustness table
 
-Each change is one that no rule of the detector was chosen on: it takes a picture uint8 (H, W, 3) with its truth bool
+A change takes a picture uint8 (H, W, 3) with its truth bool
 (H, W) and gives both anew. What is random follows from the case's name.
 """
 

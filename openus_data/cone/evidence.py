@@ -96,7 +96,7 @@ def background_levels(grey: Grey) -> tuple[int, ...]:
     for least in _CONTRASTS if levels else ():
         inner = _frame_within(grey, tuple(levels), least)
         fresh = [] if inner is None else _rim_levels(inner, _MAIN_SHARE)
-        levels += [level for level in fresh if level not in levels]
+        levels += [level for level in fresh if all(abs(level - known) > 1 for known in levels)]  # 1 may be dark echo
     return tuple(levels)
 
 
