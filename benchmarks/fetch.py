@@ -4,7 +4,9 @@
 
 Both sides fetch from the same server, which runs in a process of its own. "fetch" is the whole program from the start
 of Python to the ledger, with checksums and fsync, but without the copy into files/, which curl does not make either;
-the column after the ratio has that copy too. "CPU ratio" compares processor time, which a busy machine distorts less.
+"files/" has that copy too. curl neither checks nor syncs what it writes: "curl+" adds sha256sum and sync, which is
+what a careful person would run. "CPU ratio" compares processor time with curl's, which a busy machine distorts less;
+"busy" is the share of the two cores' time that other programs took, so a row with much of it says little.
 """
 
 from __future__ import annotations
@@ -117,6 +119,27 @@ def curl(base: str, names: list[str], out: Path) -> float:
     return time.perf_counter() - began
 
 
+def check_and_sync(out: Path) -> float:
+    """Seconds that sha256sum and sync take over what curl wrote."""
+    began = time.perf_counter()
+    files = sorted(map(str, out.iterdir()))
+    subprocess.run(["sha256sum", *files], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["sync", *files], check=True)
+    return time.perf_counter() - began
+
+
+def machine_cpu_s() -> float:
+    """Processor time that anything on this machine has used since it started; Linux."""
+    fields = [int(f) for f in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    return (sum(fields[:3]) + sum(fields[5:8])) / os.sysconf("SC_CLK_TCK")
+
+
+def process_cpu_s(pid: int) -> float:
+    """Processor time that a running process has used; Linux."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def fetch(card: Path, out: Path, tree: str) -> tuple[float, int]:
     """Seconds and peak memory in kB."""
     began = time.perf_counter()
@@ -139,24 +162,30 @@ def compare(work: Path, title: str, count: int, size: int, repeat: int) -> None:
             time.sleep(0.05)
         rows = []
         for _ in range(repeat):
+            began, all_before, server_before = time.perf_counter(), machine_cpu_s(), process_cpu_s(server.pid)
             cpu = [child_cpu_s()]
-            row = [curl(base, list(sums), work / "curl")]
+            curl_s = curl(base, list(sums), work / "curl")
             cpu.append(child_cpu_s())
-            row += fetch(card, work / "root", "no-tree")
+            fetch_s, peak_kb = fetch(card, work / "root", "no-tree")
             cpu.append(child_cpu_s())
+            ours = cpu[2] - cpu[0] + process_cpu_s(server.pid) - server_before
+            busy = max(0.0, machine_cpu_s() - all_before - ours) / (time.perf_counter() - began) / (os.cpu_count() or 1)
+            careful_s = curl_s + check_and_sync(work / "curl")
             shutil.rmtree(work / "root")
-            row += [fetch(card, work / "root", "tree")[0], (cpu[2] - cpu[1]) / (cpu[1] - cpu[0])]
-            rows.append(row)
+            tree_s = fetch(card, work / "root", "tree")[0]
+            cpu_ratio = (cpu[2] - cpu[1]) / (cpu[1] - cpu[0])
+            rows.append(
+                (curl_s, careful_s, fetch_s, fetch_s / curl_s, fetch_s / careful_s, tree_s, cpu_ratio, peak_kb, busy)
+            )
             shutil.rmtree(work / "curl")
             shutil.rmtree(work / "root")
     finally:
         server.kill()
         server.wait()
     shutil.rmtree(served)
-    ratio = statistics.median(r[1] / r[0] for r in rows)
-    middle = [statistics.median(column) for column in zip(*rows, strict=True)]
-    seconds = f"{middle[0]:>9.2f}{middle[1]:>10.2f}{ratio:>8.2f}{middle[3]:>15.2f}"
-    print(f"{title:<22}{seconds}{middle[4]:>11.2f}{middle[2] / 1000:>9.0f}", flush=True)
+    *seconds, peak_kb, busy = [statistics.median(column) for column in zip(*rows, strict=True)]
+    figures = "".join(f"{value:>11.2f}" for value in seconds)
+    print(f"{title:<16}{figures}{peak_kb / 1000:>9.0f}{busy:>7.0%}", flush=True)
 
 
 def main() -> None:
@@ -165,7 +194,8 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
-    print(f"{'':<22}{'curl s':>9}{'fetch s':>10}{'ratio':>8}{'with files/ s':>15}{'CPU ratio':>11}{'peak MB':>9}")
+    heads = ("curl s", "curl+ s", "fetch s", "/ curl", "/ curl+", "files/ s", "CPU ratio")
+    print(f"{'':<16}{''.join(f'{h:>11}' for h in heads)}{'peak MB':>9}{'busy':>7}")
     with tempfile.TemporaryDirectory() as work:
         if options.megabytes:
             compare(Path(work), f"1 x {options.megabytes} MB", 1, options.megabytes * 1_000_000, options.repeat)

@@ -88,7 +88,7 @@ def _fill(wanted: Sequence[Wanted], archives: Path, sink: Sink) -> None:
                 sink.copy(want.name, path)
             elif not is_part(path):
                 unpack_into(path, sink)
-    for want in wanted:
+    for want in (w for w in wanted if w.download.inner):
         _unpack_inner(want, sink)
     if any(w.download.source == "github" for w in wanted):
         _refuse_pointers(sink.root)

@@ -23,6 +23,7 @@ from openus_data.archive import Limits
 from openus_data.card import Card, load_card
 from openus_data.errors import UsageError
 from openus_data.fetch import DatasetReport, FetchReport, fetch
+from openus_data.fetch import tree as tree_module
 from openus_data.fetch.ledger import load_ledger
 from openus_data.store import folder_lock
 from openus_data.transfer import Policy
@@ -389,6 +390,24 @@ def test_archives_in_archives_are_unpacked_as_the_card_says(tmp_path: Path) -> N
         run(card, tmp_path)
     expected = {f"d/x/{n}": c for n, c in PICTURES.items()} | {"d/x/other.zip": ARCHIVE}
     assert tree(tmp_path / "root" / "toy" / "files") == expected
+
+
+def test_the_tree_is_not_walked_once_for_each_of_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walks = 0
+    real_files = tree_module._files
+
+    def count(folder: Path) -> list[os.DirEntry[str]]:
+        nonlocal walks
+        walks += 1
+        return real_files(folder)
+
+    monkeypatch.setattr(tree_module, "_files", count)
+    (tmp_path / "m" / "toy").mkdir(parents=True)
+    for number in range(40):
+        (tmp_path / "m" / "toy" / f"{number}.png").write_bytes(b"x")
+    card = make_card(tmp_path, *(download(f"http://origin.invalid/{n}.png") for n in range(40)))
+    assert only(run(card, tmp_path, mirror=str(tmp_path / "m"))).unpacked_files == 40
+    assert walks < 5
 
 
 def test_a_file_that_two_archives_share_is_kept_once_and_two_that_differ_are_refused(tmp_path: Path) -> None:
