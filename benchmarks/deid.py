@@ -22,7 +22,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -230,7 +230,7 @@ def _refers_to_itself(new: pydicom.Dataset) -> bool:
     return bool(new) and items[0].get("ReferencedSOPInstanceUID") == new.SOPInstanceUID
 
 
-def _days(pairs: list[Pair], side: int) -> int | None:
+def _days(pairs: Sequence[Pair], side: int) -> int | None:
     """Days between the two studies of a patient; None where a date is missing."""
     try:
         first, second = (dt.datetime.strptime(pair[side].StudyDate, "%Y%m%d") for pair in pairs)
