@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from openus_data.cone.classify import to_cone
 from openus_data.cone.complete import complete
@@ -18,7 +17,7 @@ from openus_data.cone.profile import Mask
 from openus_data.cone.refine import refine
 from openus_data.cone.regions import scan_boxes
 from openus_data.cone.search import Found, search
-from openus_data.cone.temporal import project
+from openus_data.cone.temporal import Frames, project
 from openus_data.records import Box, Cone, Region
 
 _REACH_CELLS = 2.0
@@ -27,11 +26,11 @@ _LEAST_PART, _LEAST_EXTENT = 0.02, 0.1
 _SURE = 0.9
 
 
-def detect(frames: NDArray[np.uint8], *, regions: Sequence[Region] = (), prior: Cone | None = None) -> Cone:
+def detect(frames: Frames, *, regions: Sequence[Region] = (), prior: Cone | None = None) -> Cone:
     """Find the scan area of a picture or a clip.
 
     Args:
-        frames: uint8 (H, W), (H, W, 3), (T, H, W) or (T, H, W, 3).
+        frames: uint8 (H, W), (H, W, 3), (T, H, W) or (T, H, W, 3); alpha is ignored, real numbers become levels.
         regions: DICOM ultrasound regions of the frame.
         prior: scan area known for this device and frame size, for example of `Consensus`.
 

@@ -127,7 +127,48 @@ def test_polygons_are_clockwise_within_the_frame_and_in_their_box() -> None:
 
 def test_other_types_are_refused() -> None:
     with pytest.raises(ValueError, match="uint8"):
-        detect(np.zeros((10, 10), np.float32))
+        detect(np.zeros((20, 20), np.uint16))  # type: ignore[arg-type]  # what a caller without types may do
+
+
+def test_alpha_and_real_numbers_change_nothing() -> None:
+    grey = phantom(6, geometry="linear", width=320, height=240).image
+    first = detect(grey)
+    alpha = np.dstack([grey, grey, grey, np.full_like(grey, 7)])
+    assert detect(alpha) == first
+    assert detect(grey.astype(np.float32)) == first
+    assert detect(grey / 255) == first
+
+
+@pytest.mark.parametrize("level", [0, 255])
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (16, 16), (17, 400), (600, 800), (3000, 4000)])
+def test_a_page_of_one_level_has_no_scan_area(size: tuple[int, int], level: int) -> None:
+    assert detect(np.full(size, level, np.uint8)).geometry == "none"
+
+
+def test_no_picture_is_too_odd() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(60):
+        height, width = rng.integers(1, 60, 2)
+        cells = (rng.integers(0, 2, (height, width)) * rng.integers(0, 256)).astype(np.uint8)
+        frame = np.kron(cells, np.ones((5, 7), np.uint8)) if rng.random() < 0.5 else cells
+        cone = detect(frame)
+        assert raster(cone, *frame.shape).any() == (cone.geometry != "none")
+
+
+def test_a_frame_on_a_page_is_found_as_it_is_alone() -> None:
+    made = phantom(6, geometry="curvilinear", width=640, height=480, conditions=("chrome",))
+    page = np.full((700, 900), 235, np.uint8)
+    page[100:580, 150:790] = made.image
+    inside = np.zeros(page.shape, np.bool_)
+    inside[100:580, 150:790] = made.inside
+    assert overlap(raster(detect(page), *page.shape), inside) > 0.97
+
+
+def test_noise_over_the_whole_frame_is_no_echo() -> None:
+    made = phantom(6, geometry="curvilinear", width=640, height=480)
+    noise = np.random.default_rng(2).normal(0, 2.5, made.image.shape)
+    noisy = np.clip(made.image + noise, 0, 255).astype(np.uint8)
+    assert quality(made, detect(noisy)) > 0.95
 
 
 def test_real_pictures_keep_their_floor(realdata: Path) -> None:
