@@ -385,3 +385,12 @@ def test_a_listing_is_tried_again_and_must_be_json() -> None:
         assert client.json(server.url("l"), where="list") == {"a": [1]}
         with pytest.raises(SourceRefused, match="not JSON"):
             client.json(server.url("h"), where="list")
+
+
+@pytest.mark.parametrize("checksummed", [True, False])
+def test_a_server_that_always_encodes_the_body_is_decoded(tmp_path: Path, checksummed: bool) -> None:
+    with FaultyServer({"a.bin": CONTENT}, {"a.bin": ["*gzipenc"]}) as server:
+        fetch(server, tmp_path, checksums=(sha256(CONTENT),) if checksummed else ())
+        assert len(server.log) == 1
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert names(tmp_path) == ["a.bin"]
