@@ -9,6 +9,7 @@ digest. Left out is what holds the input by contract: `ROOT/<id>/archives` and `
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ sys.path.insert(0, str(TESTS))
 
 from canary_search import Leak, Searcher  # noqa: E402  # the helpers lie beside the tests of openus_data
 from planted import Canaries  # noqa: E402
+from planted_deeper import DEEPER, plant_names  # noqa: E402
 from planted_files import PLANTERS, plant_archive  # noqa: E402
 
 CARD = """
@@ -54,10 +56,10 @@ locator = "https://example.org/planted.tar.gz"
 filename = "planted.tar.gz"
 
 [expected]
-images = 20
+images = 40
 
 [[images]]
-match = ["**/*.{dcm,jpg,png,tif,bmp,mp4,avi,nii.gz,mha,nrrd,mat}"]
+match = ["**/*.{dcm,jpg,png,tif,bmp,webp,mp4,avi,mkv,nii.gz,mha,nrrd,mat,h5}"]
 
 [subject]
 path = '([^/]+)$'
@@ -98,9 +100,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     source = work / "source" / canary("folder of the user")
     scans = source / canary("folder of a patient")
     scans.mkdir(parents=True)
-    for plant in PLANTERS.values():
+    for plant in (*PLANTERS.values(), *DEEPER.values()):
         plant(canary, scans)
     plant_archive(canary, source, work / "planted")
+    odd = work / "source" / canary("folder of odd names")
+    odd.mkdir()
+    plant_names(canary, odd)
     archive = work / "source" / canary("folder of the archive") / "planted.tar.gz"
     archive.parent.mkdir()
     shutil.move(work / "planted.tar.gz", archive)
@@ -108,11 +113,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     (work / "cards").mkdir()
     (work / "cards" / "planted.toml").write_text(CARD)
     result = Run(work, canary, {})
-    _run_all(result, source, archive)
+    _run_all(result, source, archive, odd)
     return result
 
 
-def _run_all(run: Run, source: Path, archive: Path) -> None:
+def _run_all(run: Run, source: Path, archive: Path, odd: Path) -> None:
     root, out, private, target = (str(run.work / name) for name in ("root", "out", "private", "target"))
     key, cards = str(run.work / "secret" / "key"), ["--cards", str(run.work / "cards")]
     passed, recipe = str(run.work / "passed"), run.work / "recipe.yaml"
@@ -129,8 +134,11 @@ def _run_all(run: Run, source: Path, archive: Path) -> None:
                            "--recipe", "private", "--key-file", key],
         "build, bytes passed on": ["build", "planted", "--root", root, "--out", passed, "--recipe", str(recipe),
                                    *cards],
+        "build, odd names": ["build", "--images", str(odd), "--name", "odd", "--root", root, "--out", f"{out}4"],
+        "deid, odd names": ["deid", str(odd), f"{target}3", "--key-file", key],
         "audit": ["audit", out, "--html", str(run.work / "audit.html")],
         "audit --json": ["audit", private, "--json", "--by", "organ"],
+        "audit --sources": ["audit", private, "--images", "all", "--sources", str(source), "--json"],
         "verify": ["verify", out, "--json"],
         "preview": ["preview", out, "--out", str(run.work / "sheet.png")],
         "preview, html": ["preview", private, "--out", str(run.work / "sheet.html")],
@@ -190,7 +198,8 @@ def test_no_traceback_is_printed(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", ["out", "private", "passed", "target", "target2", "home", "tmp", "secret", "out3", "unpacked"]
+    "folder",
+    ["out", "private", "passed", "target", "target2", "target3", "out4", "home", "tmp", "secret", "out3", "unpacked"],
 )
 def test_nothing_planted_is_written(run: Run, folder: str) -> None:
     leaks = run.searcher.in_folders([run.work / folder]) if (run.work / folder).exists() else []
@@ -246,14 +255,20 @@ def jpeg_markers(content: bytes) -> list[int]:
     return found
 
 
+def test_no_word_of_the_sources_headers_is_found_by_the_audit(run: Run) -> None:
+    found = json.loads(run.printed["audit --sources"][1].strip().splitlines()[0])["findings"]
+    assert not {"header_like_text", "header_like_metadata"} & {finding["id"] for finding in found}, found
+
+
 def test_every_kind_of_planted_picture_reached_an_output(run: Run) -> None:
     """A tool that lets nothing through would pass every other test."""
     written = {p.suffix for p in (run.work / "target").iterdir()}
     assert written == {".dcm"}
-    dataset = pydicom.dcmread(next((run.work / "target").iterdir()))
-    assert (dataset.Manufacturer, dataset.ManufacturerModelName) == ("Philips Medical Systems", "EPIQ 7C")
+    datasets = [pydicom.dcmread(path) for path in (run.work / "target").iterdir()]
+    devices = {(d.Manufacturer, d.get("ManufacturerModelName", "")) for d in datasets}
+    assert len(datasets) >= 5 and devices == {("Philips Medical Systems", "EPIQ 7C"), ("", "")}
     for folder in ("out", "private"):
         rows = pq.read_table(run.work / folder / "manifest.parquet").to_pylist()
-        assert len(rows) >= 8, [
+        assert len(rows) >= 20, [
             row["reason"] for row in pq.read_table(run.work / folder / "rejects.parquet").to_pylist()
         ]
