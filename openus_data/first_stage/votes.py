@@ -71,7 +71,7 @@ def _key(dataset: str, ballot: Ballot) -> tuple[object, ...]:
 
 
 def _plain(cone: Cone) -> dict[str, Any]:
-    """A Cone as JSON holds it; dataclasses.asdict copies every vertex, and takes longer than the hash of the picture."""
+    """A Cone as JSON holds it; dataclasses.asdict would copy every vertex, which takes a good while."""
     return {
         "geometry": cone.geometry,
         "polygon": cone.polygon,

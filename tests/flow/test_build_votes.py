@@ -22,12 +22,11 @@ USUAL = range(8)
 
 
 def write_faint(path: Path, seed: int = 7) -> None:
-    """A sector of which little more than a spot can be seen, so that its outline alone is a guess."""
-    faint = np.zeros((150, 200), np.uint8)
-    spot = np.s_[20:110, 70:130]
-    faint[spot] = (sector(seed) * (np.random.default_rng(0).random((150, 200)) > 0.5))[spot]
+    """A sector so faint, and so deep in shadow on one side, that its outline alone is a guess."""
+    faint = sector(seed) * (np.random.default_rng(0).random((150, 200)) > 0.3) * 0.1
+    faint[:, 120:] = 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), faint)
+    cv2.imwrite(str(path), faint.astype(np.uint8))
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
