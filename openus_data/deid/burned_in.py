@@ -34,6 +34,8 @@ POSSIBLE: Final = 0.03
 """Probability from which a line is a part of the text beside it, and worth a look by the OCR detector."""
 SURE: Final = 0.8
 """Probability from which a line is text without the OCR detector's word, and a cleaned picture is not clean."""
+_UNSEEN: Final = 0.5
+"""Probability from which what the OCR detector had no time for is text."""
 _WHITE: Final = 150
 """Darkest channel from which a pixel over colour flow may be a white letter's."""
 CLIP_FRAMES: Final = 12
@@ -83,7 +85,7 @@ def _find(
     if not found:
         return []
     boxes = without_repeats([TextBox(box=completed(picture, b), score=s, detector="gate") for b, s in found])
-    return confirmed(pixels, boxes, likely=LIKELY, sure=SURE) if ocr else boxes
+    return confirmed(pixels, boxes, likely=_UNSEEN, sure=SURE) if ocr else boxes
 
 
 def _find_white(picture: Relief, on_flow: NDArray[np.bool_], trees: Trees | None, *, ocr: bool) -> list[TextBox]:

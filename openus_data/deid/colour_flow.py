@@ -25,12 +25,13 @@ _PATCH_PX: Final = 300
 """Fewest coloured pixels of a picture with flow."""
 _TALLER_PX: Final = 44
 """Least height and width of a patch: more than a line of text has."""
-_CORE: Final = 0.04
-"""Least part of a patch that is broad colour."""
+_CORE: Final = 0.12
+"""Least part of a patch that is broad colour: 0.15 and more in real power Doppler, up to 0.08 in blocks of words."""
 _ON_PATCH: Final = 0.5
 _STROKES_COLOURED: Final = 0.5
-_ONE_HUE: Final = 0.06
-"""Sum of the channels' standard deviations, each relative to the brightest, up to which strokes are of one hue."""
+_ONE_HUE: Final = 0.01
+"""Sum of the channels' standard deviations, each relative to the brightest, up to which strokes are of one hue:
+an overlay that no JPEG has touched."""
 
 
 def broad_colour(chroma: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
@@ -89,7 +90,7 @@ def is_flow(
 
 def _has_hues(pixels: Pixels, tophat: NDArray[np.uint8]) -> bool:
     """Whether the strokes of a line are mostly coloured, and not all of one hue."""
-    strokes = pixels[tophat > 0.5 * np.quantile(tophat, 0.98)].astype(np.float32)
+    strokes = pixels[tophat > 0.75 * np.quantile(tophat, 0.98)].astype(np.float32)
     if len(strokes) == 0:
         return False
     brightest = strokes.max(axis=1)

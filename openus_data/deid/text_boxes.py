@@ -17,10 +17,12 @@ MARGIN_PX: Final = 2
 """Room around a line for the soft edge of its letters."""
 _WORD_GAP: Final = 1.4
 """A space between words at most, as a part of the line's height."""
-_LETTER_SHARE: Final = 0.7
+_LETTER_SHARE: Final = 0.8
 """A missed letter's pixels are at least this bright, as a part of the line's."""
 _COLOURED: Final = 60
 """Chroma from which a stroke is not white."""
+_RULE: Final = 1.25
+"""A horizontal stroke longer than this, as a part of the line's height, is no letter's."""
 _FURTHEST: Final = 4.0
 """How far missed letters are looked for, in line heights."""
 _Ints = NDArray[np.int64]
@@ -89,7 +91,7 @@ def completed(picture: Relief, box: Box) -> Box:
 def _without_rules(bright: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The strokes less horizontal ones that are longer than a letter is: the frame of a colour window, a ruler."""
     level = bright.view(np.uint8)
-    rules = cv2.morphologyEx(level, cv2.MORPH_OPEN, np.ones((1, 2 * len(level)), np.uint8))
+    rules = cv2.morphologyEx(level, cv2.MORPH_OPEN, np.ones((1, round(_RULE * len(level))), np.uint8))
     return np.asarray(bright & (rules == 0))
 
 

@@ -21,7 +21,7 @@ from openus_data.records import Box, Pixels, TextBox
 _AROUND_PX: Final = 24
 _SMALL_PX: Final = 22
 """A line up to this tall is shown to the detector at twice its size."""
-_MOST_CROPS: Final = 6
+_MOST_CROPS: Final = 12
 """Crops a picture: the rest keeps the gate's word, so that a still costs a bounded time."""
 
 

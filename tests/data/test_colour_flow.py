@@ -50,6 +50,15 @@ def test_coloured_words_are_no_flow(colour: tuple[int, int, int], scale: float, 
     assert patches_of(jpeg(shown) if is_compressed else shown) is None
 
 
+@pytest.mark.parametrize("scale", [0.5, 0.9])
+def test_a_block_of_coloured_lines_is_no_flow(scale: float) -> None:
+    shown = tissue()
+    for line in range(3):
+        place = (150, 200 + round(36 * scale) * line)
+        cv2.putText(shown, "1 D 3.16 cm SMITH", place, cv2.FONT_HERSHEY_SIMPLEX, scale, COLOURS[0], 2, cv2.LINE_AA)
+    assert patches_of(jpeg(shown)) is None
+
+
 def test_grey_tissue_has_no_colour() -> None:
     assert patches_of(tissue()) is None
     assert broad_colour(np.zeros((1, 1), np.uint8)) is None
