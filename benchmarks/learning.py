@@ -2,9 +2,11 @@
 
     python benchmarks/learning.py --realdata ../shared/realdata --work /tmp/learning --seeds 0 1 2
 
-The pictures are real (stills and frames of clips, from about fifty sources), cropped to hand-drawn cones. A query's
-neighbours come from other sources only, so that frames of one clip never vouch for each other; each source counts once.
-The interval is a bootstrap over sources of the mean over seeds. Runs that are there already are not made again.
+The pictures are real (stills and frames of clips), cropped to hand-drawn cones. Files that show one scan, or one
+subject on one device, are one group: a query's neighbours come from other groups only, and each group counts once.
+Groups are cut into two halves, organ by organ. Settings are chosen on the first half, results are read from the second;
+pretraining sees all pictures, without labels. The interval is a bootstrap over groups of the mean over seeds; the gain
+of each seed stands beside it. Runs that are there already are not made again.
 """
 
 from __future__ import annotations
@@ -42,6 +44,12 @@ ORGANS = (
     ("phantom|wire|calibration", "phantom"),
     ("lymph|soft tissue|carotid", "neck"),
 )
+SAME_SCAN = (
+    "clarius-ocular", "interson-", "sonoque_", "sonosite-anon-eye1", "BKMedical_RandomStepper",
+    "examples_palette|OBXXXX1A", "examples_rgb|examples_jpeg2k|US1_J2KI", "/S1/", "/S10/", "/S5/",
+    "/jumping/", "/range-of-motion/", "/SampleA/", "/test/test[.]",
+)  # fmt: skip
+"""Files that show one scan, or one subject on one device: a group. Every other file is a group of its own."""
 FRAMES_PER_CLIP = 8
 SIDE_PX = 256
 FEATURE_PX = 128
@@ -69,8 +77,22 @@ def organ_of(anatomy: str) -> str | None:
     return next((organ for pattern, organ in ORGANS if re.search(pattern, anatomy)), None)
 
 
+def group_of(file: str) -> str:
+    """Name of the group that a file belongs to."""
+    return next((pattern for pattern in SAME_SCAN if re.search(pattern, file)), file)
+
+
+def halves(sources: Sequence[str], organs: Sequence[str]) -> dict[str, str]:
+    """`choose` or `report` for each group: every other one of an organ's, in the order of their names."""
+    half = {}
+    for organ in sorted(set(organs)):
+        for place, name in enumerate(sorted({s for s, o in zip(sources, organs, strict=True) if o == organ})):
+            half[name] = ("choose", "report")[place % 2]
+    return half
+
+
 def pictures(realdata: Path) -> Iterator[tuple[str, str, NDArray[np.uint8], NDArray[np.float32]]]:
-    """(source, organ, cropped grey image, cone in its pixels)."""
+    """(group, organ, cropped grey image, cone in its pixels)."""
     anatomy = {
         row["file"]: row["anatomy"] for row in csv.DictReader((realdata / "provenance.tsv").open(), delimiter="\t")
     }
@@ -79,7 +101,7 @@ def pictures(realdata: Path) -> Iterator[tuple[str, str, NDArray[np.uint8], NDAr
         if organ is None or not note["cones"]:
             continue
         for frame in _frames(realdata, note):
-            yield (note["id"], organ, *_crop(frame, np.asarray(note["cones"][0]["polygon"], np.float32)))
+            yield (group_of(note["file"]), organ, *_crop(frame, np.asarray(note["cones"][0]["polygon"], np.float32)))
 
 
 def _frames(realdata: Path, note: dict[str, str]) -> Iterator[NDArray[np.uint8]]:
@@ -140,27 +162,35 @@ def write_corpus(realdata: Path, out: Path) -> None:
 
 @torch.no_grad()
 def features(backbone: torch.nn.Module, corpus: Corpus) -> torch.Tensor:
-    """Unit-length pooled features of every picture, whole and resized to FEATURE_PX."""
+    """Unit-length pooled features of every picture, whole and resized to FEATURE_PX; their mean is taken off first."""
     pixels = torch.stack([resize(corpus.image(k), FEATURE_PX) for k in range(len(corpus))])
-    pooled = [backbone(normalise(part)).pooled_BD for part in pixels.split(32)]
-    return torch.nn.functional.normalize(torch.cat(pooled), dim=1)
+    pooled_BD = torch.cat([backbone(normalise(part)).pooled_BD for part in torch.split(pixels, 32)])
+    return torch.nn.functional.normalize(pooled_BD - pooled_BD.mean(0), dim=1)
 
 
-def right_by_source(found: torch.Tensor, corpus: Corpus) -> dict[str, float]:
-    """Share of each source's pictures whose organ the neighbours from other sources name rightly."""
-    sources, organs = np.asarray(corpus.column("subject_id")), np.asarray(corpus.column("organ"))
+def raw_pixels(corpus: Corpus) -> torch.Tensor:
+    """The rival that learns nothing: 32 x 32 pixels, their mean taken off."""
+    pixels = torch.stack([resize(corpus.image(k), 32) for k in range(len(corpus))]).float().flatten(1)
+    return torch.nn.functional.normalize(pixels - pixels.mean(1, keepdim=True), dim=1)
+
+
+def right_by_group(found: torch.Tensor, corpus: Corpus) -> dict[str, float]:
+    """Share of each group's pictures whose organ the neighbours from other groups name rightly."""
+    groups, organs = np.asarray(corpus.column("subject_id")), np.asarray(corpus.column("organ"))
     similarity = (found @ found.T).numpy()
-    similarity[sources[:, None] == sources[None]] = -np.inf
+    similarity[groups[:, None] == groups[None]] = -np.inf
     right: dict[str, list[bool]] = {}
     for k, row in enumerate(similarity):
         nearest = np.argsort(-row)[:NEIGHBOURS]
-        votes = {organ: float(np.exp(row[nearest][organs[nearest] == organ] / 0.07).sum()) for organ in set(organs)}
-        right.setdefault(sources[k], []).append(max(votes, key=lambda organ: votes[organ]) == organs[k])
-    return {source: float(np.mean(marks)) for source, marks in right.items()}
+        votes = {
+            organ: float(np.exp(row[nearest][organs[nearest] == organ] / 0.07).sum()) for organ in sorted(set(organs))
+        }
+        right.setdefault(groups[k], []).append(max(votes, key=lambda organ: votes[organ]) == organs[k])
+    return {group: float(np.mean(marks)) for group, marks in right.items()}
 
 
 def interval(scores: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Mean over seeds and sources, and its 95 % bootstrap interval over sources; scores (seeds, sources)."""
+    """Mean over seeds and groups, and its 95 % bootstrap interval over groups; scores (seeds, groups)."""
     by_source = scores.mean(0)
     draws = np.random.default_rng(0).integers(0, len(by_source), (4000, len(by_source)))
     low, high = np.quantile(by_source[draws].mean(1), [0.025, 0.975])
@@ -172,7 +202,18 @@ def run(setting: str, seed: int, arguments: argparse.Namespace, corpus: Corpus) 
     folder = arguments.work / f"{re.sub('[^a-z0-9]+', '-', setting)}-{seed}"
     overrides = (f"engine.seed={seed}", *arguments.set, *SETTINGS[setting])
     pretrain(arguments.recipe, corpus.root, folder, overrides, resume=True, quiet=True)
-    return right_by_source(features(read_backbone(folder).eval(), corpus), corpus)
+    return right_by_group(features(read_backbone(folder).eval(), corpus), corpus)
+
+
+def tell(name: str, scores: NDArray[np.float64], reference: NDArray[np.float64] | None) -> None:
+    """Print a row; scores (seeds, groups)."""
+    mean, low, high = interval(scores)
+    cells = [name, f"{mean:.3f} [{low:.3f}, {high:.3f}]", "", ""]
+    if reference is not None:
+        gain, gain_low, gain_high = interval(scores - reference)
+        cells[2] = f"{gain:+.3f} [{gain_low:+.3f}, {gain_high:+.3f}]"
+        cells[3] = ", ".join(f"{by_seed:+.3f}" for by_seed in (scores - reference).mean(1))
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -182,7 +223,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path("learning"))
     parser.add_argument("--recipe", default=str(Path(__file__).with_suffix(".yaml")))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--settings", nargs="+", default=list(SETTINGS))
+    parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
+    parser.add_argument("--half", choices=("choose", "report"), default="report")
     parser.add_argument("--set", nargs="*", default=[], help="further overrides of the recipe")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -190,25 +232,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not (root / schema.MANIFEST_NAME).is_file():
         write_corpus(arguments.realdata, root)
     corpus = Corpus.open(root)
-    sources = sorted(set(corpus.column("subject_id")))
-    print(f"{len(corpus)} pictures, {len(sources)} sources, organs {sorted(set(corpus.column('organ')))}")
+    half = halves(corpus.column("subject_id"), corpus.column("organ"))
+    groups = sorted(name for name, part in half.items() if part == arguments.half)
+    print(f"{len(corpus)} pictures of {len(half)} groups; scored on {len(groups)} of them ({arguments.half})")
+
+    def table(marks: Sequence[dict[str, float]]) -> NDArray[np.float64]:
+        return np.asarray([[by_group[name] for name in groups] for by_group in marks])
+
+    print("| setting | kNN accuracy | over random weights | per seed |\n|---|---|---|---|")
+    tell("raw pixels, 32 x 32", table([right_by_group(raw_pixels(corpus), corpus)]), None)
     baseline = []
     for seed in arguments.seeds:
         torch.manual_seed(seed)
-        baseline.append(right_by_source(features(build_backbone("vmamba_nano").eval(), corpus), corpus))
-    reference = np.asarray([[marks[s] for s in sources] for marks in baseline])
-    mean, low, high = interval(reference)
-    print("| setting | kNN accuracy | over random |\n|---|---|---|")
-    print(f"| random weights | {mean:.3f} [{low:.3f}, {high:.3f}] | |", flush=True)
+        baseline.append(right_by_group(features(build_backbone("vmamba_nano").eval(), corpus), corpus))
+    tell("random weights", table(baseline), None)
     for setting in arguments.settings:
         marks = [run(setting, seed, arguments, corpus) for seed in arguments.seeds]
-        scores = np.asarray([[m[s] for s in sources] for m in marks])
-        mean, low, high = interval(scores)
-        gain, gain_low, gain_high = interval(scores - reference)
-        print(
-            f"| {setting} | {mean:.3f} [{low:.3f}, {high:.3f}] | {gain:+.3f} [{gain_low:+.3f}, {gain_high:+.3f}] |",
-            flush=True,
-        )
+        tell(setting, table(marks), table(baseline))
 
 
 if __name__ == "__main__":

@@ -2,17 +2,20 @@
 
     python benchmarks/step.py --recipe quickstart
     python benchmarks/step.py --recipe openus_small --batch 32      # on a GPU
+    python benchmarks/step.py --recipe quickstart --wait 0 1        # share of a step spent waiting for data
 
 Naive means what the method's description suggests at first: one backbone call per view, a loop over view pairs in the
 loss, a loop over images with host syncs for the masks, one clip, update and average per tensor, and images that arrive
-as float RGB. Weights, scan kernel and arithmetic are the same. Batches are ready at once: the loader has its own
-benchmark.
+as float RGB. Weights, scan kernel and arithmetic are the same. Batches are ready at once. With `--wait`, whole runs
+read 512 x 512 JPEGs from shards instead, with so many reader processes each.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from stream import write_shards
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,8 +34,11 @@ from openus_model.distributed import World
 from openus_model.engine import Engine
 from openus_model.method import OpenUSMethod
 from openus_model.plan import synthetic_batch
+from openus_model.pretrain import pretrain
 from openus_model.recipe import PretrainRecipe, load_recipe
 from openus_model.track import Tracker
+
+TOLD = ("data_wait_share", "step_seconds", "images_per_second")
 
 
 class Ready:
@@ -209,6 +216,26 @@ def measure(recipe_name: str, *, batch: int | None, steps: int, overrides: Seque
     }  # fmt: skip
 
 
+def waits(recipe: str, workers: Sequence[int], *, steps: int, overrides: Sequence[str]) -> list[dict[str, float]]:
+    """A row for each number of reader processes: the log's wait share, seconds of a step and images per second.
+
+    The first step's wait, while readers start, is in it: give it steps enough.
+    """
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        write_shards(Path(folder) / "out", 256)
+        for count in workers:
+            settings = (
+                *overrides, f"data.workers={count}", f"schedule.steps={steps + 1}", f"engine.log_every={steps}",
+                "engine.figure_every=0", "engine.checkpoint_every=1000000", "engine.tensorboard=false",
+            )  # fmt: skip
+            run = Path(folder) / f"run-{count}"
+            pretrain(recipe, Path(folder) / "out", run, settings, quiet=True)
+            row = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+            rows.append({"workers": float(count)} | {name: row[name] for name in TOLD})
+    return rows
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -216,7 +243,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=None)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--set", nargs="*", default=[])
+    parser.add_argument("--wait", type=int, nargs="+", metavar="WORKERS", help="time whole runs from shards")
     arguments = parser.parse_args(argv)
+    if arguments.wait:
+        print("| reader processes | wait share | step, s | images/s |\n|---|---|---|---|")
+        for row in waits(arguments.recipe, arguments.wait, steps=arguments.steps, overrides=arguments.set):
+            print(f"| {row['workers']:.0f} | {' | '.join(f'{row[name]:.3g}' for name in TOLD)} |")
+        return
     told = measure(arguments.recipe, batch=arguments.batch, steps=arguments.steps, overrides=arguments.set)
     print(f"{told['recipe']}, {told['images']} images, {told['device']}")
     print("| step | seconds | images/s | peak GiB |\n|---|---|---|---|")
