@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -87,6 +88,22 @@ def test_no_line_holds_text_of_a_file_or_what_a_terminal_obeys(place: Path, buil
 def test_the_audit_takes_no_reason_for_a_leak(place: Path, built: Answer) -> None:
     answer = openus_data("audit", "out", "--images", "none", "--sources", "scans", "--strict", "--json", cwd=place)
     assert answer.returncode == 0, [finding["title"] for finding in json.loads(answer.stdout)["findings"]]
+
+
+def test_the_manifest_can_be_rebuilt_from_the_shards_alone(place: Path, built: Answer) -> None:
+    """Statement D11: each sample's JSON is its row, and where it lies is known from the tar."""
+    rebuilt = {}
+    for shard in (place / "out" / "shards").rglob("*.tar"):
+        with tarfile.open(shard) as archive:
+            members = archive.getmembers()
+            images = {m.name.partition(".")[0]: m for m in members if not m.name.endswith((".json", ".mask.png"))}
+            for member in (m for m in members if m.name.endswith(".json")):
+                handle = archive.extractfile(member)
+                row = json.loads(handle.read()) if handle else {}
+                image = images[row["sample_id"]]
+                address = {"offset": image.offset_data, "size_bytes": image.size}
+                rebuilt[row["sample_id"]] = row | address | {"shard": shard.relative_to(place / "out").as_posix()}
+    assert rebuilt == {row["sample_id"]: row for row in read_manifest(place / "out").to_pylist()}
 
 
 def test_deid_goes_through_the_same_folder(place: Path) -> None:
