@@ -17,10 +17,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from openus_model.checkpoint import METHOD, OPTIMIZER, checkpoints, run_lock
+from openus_model.cli import app
 from openus_model.errors import DataError, LockedError, RecipeError, UsageError
 from openus_model.pretrain import pretrain
+from openus_model.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 FAST = ("engine.checkpoint_every=2", "engine.keep=10", "engine.figure_every=0")
@@ -168,3 +171,13 @@ def test_what_cannot_be_run_leaves_no_run_behind(corpus: Path, tmp_path: Path) -
     with pytest.raises(UsageError, match="multiple of 3"):
         pretrain("smoke", corpus, tmp_path / "run", ("engine.accumulate=3",), quiet=True)
     assert not _rows(tmp_path / "run")
+
+
+def test_a_condition_on_the_command_line_is_the_recipes_own(corpus: Path, tmp_path: Path) -> None:
+    condition = "organ = 'breast' and dataset != 'a: b # c'"  # what YAML would take apart
+    sets = [part for option in FAST for part in ("--set", option)]
+    run = tmp_path / "run"
+    arguments = ["pretrain", "smoke", "--data", str(corpus), "--out", str(run), "--where", condition, "--json", *sets]
+    done = CliRunner().invoke(app, arguments)
+    assert (done.exit_code, json.loads(done.stdout)["steps"]) == (0, 6), done.output
+    assert load_recipe(run / "recipe.yaml").data.where == condition
