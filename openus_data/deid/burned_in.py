@@ -33,7 +33,9 @@ fewer than one text-free picture in ten."""
 POSSIBLE: Final = 0.03
 """Probability from which a line is a part of the text beside it, and worth a look by the OCR detector."""
 SURE: Final = 0.8
-"""Probability from which a line is text without the OCR detector's word, and a cleaned picture is not clean."""
+"""Probability from which a cleaned picture is not clean."""
+_ALONE: Final = 0.95
+"""Probability from which a line is text although the OCR detector does not see it."""
 _UNSEEN: Final = 0.5
 """Probability from which what the OCR detector had no time for is text."""
 _WHITE: Final = 150
@@ -85,7 +87,7 @@ def _find(
     if not found:
         return []
     boxes = without_repeats([TextBox(box=completed(picture, b), score=s, detector="gate") for b, s in found])
-    return confirmed(pixels, boxes, likely=_UNSEEN, sure=SURE) if ocr else boxes
+    return confirmed(pixels, boxes, likely=_UNSEEN, sure=_ALONE) if ocr else boxes
 
 
 def _find_white(picture: Relief, on_flow: NDArray[np.bool_], trees: Trees | None, *, ocr: bool) -> list[TextBox]:
