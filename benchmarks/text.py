@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
@@ -90,7 +91,7 @@ def rapidocr() -> Finder:
 
     def find(picture: Picture, pixels: NDArray[np.uint8]) -> Sequence[Box]:
         quads, _ = detector(pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR))
-        corners = [] if quads is None else np.asarray(quads).astype(int).clip(0)
+        corners: Sequence[Any] = [] if quads is None else list(np.asarray(quads).astype(int).clip(0))
         boxes = [(*c.min(axis=0).tolist(), *c.max(axis=0).tolist()) for c in corners]
         return [b for b in boxes if picture.inside[b[1] : b[3], b[0] : b[2]].mean() > 0.5]
 
@@ -172,8 +173,7 @@ def costs(plain: list[Picture]) -> None:
     for kind, dimensions in (("grey", 2), ("colour", 3)):
         sized = [_sized(p) for p in plain if p.pixels.ndim == dimensions]
         gate, floor = (
-            np.array([_least(lambda f=f, p=p: f(p, p.pixels)) for p in sized])
-            for f in (ours({}, ocr=False), plain_tophat)
+            np.array([_least(partial(f, p, p.pixels)) for p in sized]) for f in (ours({}, ocr=False), plain_tophat)
         )
         print(
             f"{kind} 800x600, {len(sized)} pictures: gate {np.median(gate):.1f} ms (median), {gate.mean():.1f} (mean), "
@@ -181,7 +181,7 @@ def costs(plain: list[Picture]) -> None:
         )
     clip = phantom(1, frames=24, width=800, height=600, interface=False).frames
     standing = _least(lambda: find_text_in_clip(clip)) / len(clip)
-    each = np.median([_least(lambda f=f: find_text(f)) for f in clip[::4]])
+    each = np.median([_least(partial(find_text, f)) for f in clip[::4]])
     print(f"clip of 24 frames, 800x600: {standing:.2f} ms a frame for standing text, {each:.2f} for a frame by itself")
 
 

@@ -123,7 +123,7 @@ def _truetype(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> 
     ImageDraw.Draw(canvas).text((2, 2), text, 255, font=font)
     coverage = np.asarray(canvas, np.float32) / 255
     rows = np.flatnonzero(coverage.max(axis=1) > 0)
-    return coverage[max(0, rows[0] - 2) : rows[-1] + 3]
+    return np.asarray(coverage[max(0, rows[0] - 2) : rows[-1] + 3], np.float32)
 
 
 def _hershey(rng: np.random.Generator, text: str, cap_px: int, face: int) -> _Coverage:
@@ -135,4 +135,4 @@ def _hershey(rng: np.random.Generator, text: str, cap_px: int, face: int) -> _Co
     cv2.putText(canvas, text, (3, h + 3), face, scale, 255, thick, edge)
     coverage = canvas.astype(np.float32) / 255
     rows = np.flatnonzero(coverage.max(axis=1) > 0)
-    return coverage[max(0, rows[0] - 2) : rows[-1] + 3]
+    return np.asarray(coverage[max(0, rows[0] - 2) : rows[-1] + 3], np.float32)
