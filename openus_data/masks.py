@@ -64,6 +64,10 @@ def oriented(pixels: NDArray[Any], orient: Orient) -> NDArray[Any]:
     return np.ascontiguousarray(_TURNS[orient](pixels))
 
 
+class _NotListed(Exception):
+    """An annotation file for many images says nothing of this one."""
+
+
 def load_mask(card: Card, item: Item, *, height_px: int, width_px: int, frame_index: int = 0) -> LabelMap | None:
     """The label map of one frame of an image.
 
@@ -74,7 +78,8 @@ def load_mask(card: Card, item: Item, *, height_px: int, width_px: int, frame_in
         frame_index: frame or slice, for annotations that are volumes.
 
     Returns:
-        uint8 (height_px, width_px); None where the item has no annotation.
+        uint8 (height_px, width_px); None where the item has no annotation: no file, or only files for many images of
+        which none lists this one. Listed without an area is an annotation, an empty one.
 
     Raises:
         DecodeError: an annotation cannot be read, or is of another shape than the image.
@@ -84,12 +89,17 @@ def load_mask(card: Card, item: Item, *, height_px: int, width_px: int, frame_in
         return None
     root = item.path.parents[len(Path(item.relative).parts) - 1]
     layers = np.zeros((height_px, width_px), np.uint8)
+    is_annotated = False
     for path in item.masks:
         _, index = classify(card, path.relative_to(root).as_posix())
         rule = card.masks[index]
-        for value, inside in _read(card, rule, item, path, (height_px, width_px), frame_index):
-            np.maximum(layers, np.where(inside, np.uint8(value), np.uint8(0)), out=layers)
-    return layers
+        try:
+            for value, inside in _read(card, rule, item, path, (height_px, width_px), frame_index):
+                np.maximum(layers, np.where(inside, np.uint8(value), np.uint8(0)), out=layers)
+        except _NotListed:
+            continue
+        is_annotated = True
+    return layers if is_annotated else None
 
 
 def _read(
@@ -221,7 +231,7 @@ def _coco(path: Path, image_name: str, shape: Shape) -> list[tuple[str, NDArray[
     """Category name and area of each annotation of one image (COCO object detection format)."""
     images, annotations = _coco_index(path, path.stat().st_mtime_ns)
     if image_name not in images:
-        return []
+        raise _NotListed
     number, height, width = images[image_name]
     areas = []
     for name, segmentation in annotations.get(number, ()):
@@ -283,7 +293,7 @@ def _run_lengths(path: Path, key: str, shape: Shape) -> NDArray[np.bool_]:
     flat = np.zeros(shape[0] * shape[1], bool)
     runs = _run_table(path, path.stat().st_mtime_ns).get(key)
     if runs is None:
-        return flat.reshape(shape)
+        raise _NotListed
     numbers = [int(n) for n in runs.split()]
     for start, length in zip(numbers[0::2], numbers[1::2], strict=False):
         flat[start - 1 : start - 1 + length] = True

@@ -9,8 +9,9 @@ import errno
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 
@@ -115,12 +116,12 @@ def write_shard(plan: ShardPlan) -> ShardResult:
 
 def _gather(plan: ShardPlan) -> list[_Ready]:
     paths = book_paths(plan.out)
-    handles: dict[int, BinaryIO] = {}
+    handles: dict[int, FileIO] = {}
     ready = []
     try:
         for sample in plan.samples:
             if sample.book not in handles:
-                handles[sample.book] = paths[sample.book].open("rb")
+                handles[sample.book] = paths[sample.book].open("rb", buffering=0)
             record = read_record(paths[sample.book], handles[sample.book], sample.start)
             header = record.header["samples"][sample.number]
             place = stored(plan.out, record, sample.number)

@@ -20,6 +20,7 @@ from openus_model.backbones import build_backbone
 from openus_model.distributed import World
 from openus_model.engine import Engine, Stream
 from openus_model.errors import UsageError, WeightsError
+from openus_model.hub import locate
 from openus_model.method import OpenUSMethod
 from openus_model.optimizer import Rates, build_adamw
 from openus_model.recipe import BackboneRecipe, PretrainRecipe, ViewsRecipe
@@ -135,7 +136,7 @@ def _backbone(recipe: BackboneRecipe) -> nn.Module:
 
 def _start_from(backbone: nn.Module, recipe: BackboneRecipe) -> None:
     """Copy saved weights in: never silently in part."""
-    saved: Any = load_backbone(str(recipe.weights))
+    saved: Any = load_backbone(locate(str(recipe.weights)))
     if saved.name != recipe.name:
         raise WeightsError(
             "weights of another backbone", where=str(recipe.weights), expected=recipe.name, got=saved.name

@@ -116,7 +116,7 @@ _UNKNOWN: Final = {"aten::mT": _transpose_last, "aten::rms_norm": _rms_norm}
 def _symbols() -> Iterator[None]:
     """Teach the exporter the operators that it does not know, for the time of a trace."""
     for name, symbol in _UNKNOWN.items():
-        torch.onnx.register_custom_op_symbolic(name, symbol, OPSET)  # type: ignore[attr-defined]
+        torch.onnx.register_custom_op_symbolic(name, symbol, OPSET)  # type: ignore[attr-defined,arg-type]
     try:
         yield
     finally:

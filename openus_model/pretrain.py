@@ -24,6 +24,7 @@ from openus_model.checkpoint import Checkpoint, checkpoints, load_checkpoint, ne
 from openus_model.distributed import World, barrier, join_world
 from openus_model.engine import Outcome
 from openus_model.errors import UsageError
+from openus_model.hub import locate
 from openus_model.recipe import PretrainRecipe, load_recipe
 from openus_model.seen import write_seen
 from openus_model.track import Tracker, open_tracker
@@ -137,7 +138,7 @@ def _run(
     if world.is_main:
         (run / RECIPE).write_text(recipe.to_yaml())
         start = recipe.backbone.weights
-        write_seen(run, stream.corpus, before=Path(start) if start else None)
+        write_seen(run, stream.corpus, before=locate(start) if start else None)
         tracker = open_tracker(run, recipe=recipe.to_dict(), total=clock.steps, done=done, quiet=quiet)
     try:
         engine = build_engine(

@@ -145,7 +145,7 @@ class BackboneRecipe:
     drop_path: float | None = None
     "Stochastic depth of the last block of the student; null takes the backbone's own (0.3 for vmamba_small)."
     weights: str | None = None
-    "Folder of exported or imported weights that student and teacher start from; null starts at random."
+    "Folder of exported or imported weights, or hf:owner/name, that both networks start from; null starts at random."
     gradient_checkpointing: bool = False
     "Recompute blocks in the backward pass: about a third more time for a fraction of the memory."
     scan_backend: Literal["auto", "reference", "cpu", "triton", "mamba_ssm"] = "auto"

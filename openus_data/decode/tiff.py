@@ -14,6 +14,7 @@ from fractions import Fraction
 import av
 
 from openus_data.decode.limits import Limits, amount, check_frame
+from openus_data.decode.quiet import quiet_c_libraries
 from openus_data.decode.source import guard
 from openus_data.errors import DecodeError, UnsupportedFormat
 
@@ -27,6 +28,8 @@ _FILL_ORDER = 266
 WHITE_IS_ZERO, CMYK = 0, 5
 _PLAIN, _CCITT, _DEFLATE, _UNSUMMED = {1}, {2, 3, 4}, {8, 32946}, {5, 32773}
 _INFLATE_BYTES = 1 << 20
+_PIXEL_TAGS = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325}
+"""Size, bits, packing, photometric, fill order, strips or tiles, planes, predictor, palette (TIFF 6.0)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,18 +128,36 @@ def _inflate(packed: bytes, most: int) -> None:
 
 
 def _unpack_with_ffmpeg(data: bytes) -> None:
-    with guard("TIFF strip is damaged"):
-        context = av.CodecContext.create("tiff", "r")
-        context.thread_count = 1
-        context.options = {"err_detect": "explode"}
-        packet = av.Packet(data)
-        packet.time_base = Fraction(1, 1)
-        try:
-            frames = [*context.decode(packet), *context.decode(None)]
-        except av.error.PatchWelcomeError:  # a layout that ffmpeg does not know: nothing is known against it
-            return
-    if not frames:
+    plain = _with_pixel_tags_alone(data)
+    if not _is_unpacked(plain, {}):  # a layout that ffmpeg does not know: nothing is known against it
+        return
+    if not _is_unpacked(plain, {"err_detect": "explode"}):
         raise DecodeError("TIFF strip is damaged", next_step="fetch the file again")
+
+
+def _is_unpacked(data: bytes, options: dict[str, str]) -> bool:
+    context = av.CodecContext.create("tiff", "r")
+    context.thread_count = 1
+    context.options = options
+    packet = av.Packet(data)
+    packet.time_base = Fraction(1, 1)
+    with quiet_c_libraries():
+        try:
+            return bool([*context.decode(packet), *context.decode(None)])
+        except av.error.FFmpegError:
+            return False
+
+
+def _with_pixel_tags_alone(data: bytes) -> bytes:
+    """The same file with a first directory of the tags that ffmpeg needs: a strict ffmpeg refuses those it ignores."""
+    order = "<" if data[:2] == b"II" else ">"
+    (place,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, place)
+    entries = [data[start : start + 12] for start in range(place + 2, place + 2 + 12 * count, 12)]
+    kept = [e for e in entries if struct.unpack_from(order + "H", e)[0] in _PIXEL_TAGS]
+    even = data + bytes(len(data) % 2)
+    directory = struct.pack(order + "H", len(kept)) + b"".join(kept) + bytes(4)
+    return even[:4] + struct.pack(order + "I", len(even)) + even[8:] + directory
 
 
 def without_orientation(data: bytes) -> bytes:

@@ -11,7 +11,7 @@ proposes: it drops what only resembled text and completes what was found in part
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import cv2
@@ -25,7 +25,11 @@ from openus_data.deid.text_lines import candidate_lines
 from openus_data.deid.text_ocr import confirmed
 from openus_data.deid.text_removal import filled
 from openus_data.deid.text_strokes import Relief, relief
+from openus_data.errors import MissingExtra
 from openus_data.records import Pixels, TextBox
+
+Finder = Callable[..., tuple[TextBox, ...]]
+"""`find_text` and what is called like it."""
 
 LIKELY: Final = 0.1
 """Probability from which a line counts as text: where `benchmarks/train_text.py` has most of the words over speckle and
@@ -67,6 +71,22 @@ def find_text(
     if patches is not None:
         boxes += _find_white(picture, patches if inside is None else inside & patches, trees, ocr=ocr)
     return tuple(sorted(boxes, key=lambda b: b.box))
+
+
+def find_text_closely(
+    pixels: NDArray[np.uint8], inside: NDArray[np.bool_] | None = None, *, finder: Finder = find_text
+) -> tuple[TextBox, ...]:
+    """What `finder` (`find_text`, `find_text_in_clip`) sees, judged by the OCR detector where the extra is installed.
+
+    Without the extra, what the fast detector flags counts as text.
+    """
+    boxes = finder(pixels, inside, ocr=False)
+    if not boxes:
+        return boxes
+    try:
+        return finder(pixels, inside, ocr=True)
+    except MissingExtra:
+        return boxes
 
 
 def _find(
@@ -137,4 +157,4 @@ def text_remains(pixels: Pixels, inside: NDArray[np.bool_] | None = None, *, ocr
     return any(found.score >= SURE for found in find_text(pixels, inside, ocr=ocr))
 
 
-__all__ = ["SURE", "find_text", "find_text_in_clip", "remove_text", "text_remains"]
+__all__ = ["SURE", "Finder", "find_text", "find_text_closely", "find_text_in_clip", "remove_text", "text_remains"]

@@ -6,7 +6,7 @@ samples, rejects = SampleMaker(item, source, media, terms, recipe).run()
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from openus_data import cone as cones
 from openus_data.card import Card
 from openus_data.card_fields import Orient
-from openus_data.deid.burned_in import SURE, find_text, find_text_in_clip, remove_text
+from openus_data.deid.burned_in import SURE, Finder, find_text, find_text_closely, find_text_in_clip, remove_text
 from openus_data.duplicates import phash, thumbnail
-from openus_data.errors import MissingExtra
 from openus_data.first_stage.crop import Crop, cut, cut_mask, plan_crops, to_grey_if_grey
 from openus_data.first_stage.encode import CHANGING, decode_stored, encode, encode_png, strip_source
 from openus_data.first_stage.frames import Novelty, evenly_spaced, planned_frames
@@ -40,8 +39,6 @@ _FACT_COLUMNS = (*_CARD_WINS, "device_manufacturer", "device_model", "transducer
 _PASSTHROUGH_TOLERANCE = 4
 _CLEANING_PASSES = 3
 
-Finder = Callable[..., tuple[TextBox, ...]]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
@@ -60,15 +57,26 @@ class _Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Text:
-    """Text found in one crop.
+    """Text found in one crop, looking again after each filling.
 
     Args:
-        boxes: where, in pixels of the crop.
-        remains: whether text is still seen when the boxes are filled.
+        passes: what each look found, in pixels of the crop; filling them one by one gives the picture that was judged.
+        remains: whether text is still seen after the last.
     """
 
-    boxes: tuple[TextBox, ...]
-    remains: bool
+    passes: tuple[tuple[TextBox, ...], ...] = ()
+    remains: bool = False
+
+    @property
+    def boxes(self) -> tuple[TextBox, ...]:
+        """All of them, each once."""
+        return tuple(sorted({b for boxes in self.passes for b in boxes}, key=lambda b: b.box))
+
+    def cleaned(self, picture: Pixels) -> Pixels:
+        """The picture (h, w[, 3]) without the text."""
+        for boxes in self.passes:
+            picture = remove_text(picture, boxes)
+        return picture
 
 
 class SampleMaker:
@@ -194,35 +202,34 @@ class SampleMaker:
         """
         is_clip = shown.ndim - (shown.shape[-1] == 3) == 3
         finder: Finder = find_text_in_clip if is_clip else find_text
-        boxes = new = self._found(finder, shown, crop)
+        passes = [self._found(finder, shown, crop)]
         must_be_clean = self.terms.is_private and self.recipe.text.quarantine_doubtful
         if self.terms.policy != "mask" or not must_be_clean:
-            return _Text(boxes=boxes, remains=False)
-        for _ in range(_CLEANING_PASSES):
-            if not new:
-                break
+            return _Text(passes=tuple(passes))
+        while passes[-1] and len(passes) <= _CLEANING_PASSES:
+            new = passes[-1]
             shown = np.stack([remove_text(f, new) for f in shown]) if is_clip else remove_text(shown, new)
-            new = self._found(finder, shown, crop)
-            boxes = (*boxes, *new)
-        return _Text(boxes=tuple(sorted(set(boxes), key=lambda b: b.box)), remains=any(b.score >= SURE for b in new))
+            passes.append(self._found(finder, shown, crop))
+        *filled, last = passes
+        return _Text(passes=tuple(filled), remains=any(b.score >= SURE for b in last))
 
     def _with_passing(self, standing: _Text, picture: Pixels, crop: Crop) -> _Text:
         """A clip's text, and what only this frame shows: a name may be there for a moment."""
-        passing = self._text(remove_text(picture, standing.boxes), crop)
-        return _Text(boxes=(*standing.boxes, *passing.boxes), remains=standing.remains or passing.remains)
+        passing = self._text(standing.cleaned(picture), crop)
+        return _Text(passes=standing.passes + passing.passes, remains=standing.remains or passing.remains)
 
     def _sample(
         self, index: int, picture: Pixels, frame: Pixels, crop: Crop, view: PolarView | None, text: _Text | None
     ) -> EncodedSample | None:
         if text is None:
-            text = _Text(boxes=(), remains=False) if self.terms.policy == "keep" else self._text(picture, crop)
+            text = _Text() if self.terms.policy == "keep" else self._text(picture, crop)
         else:
             text = self._with_passing(text, picture, crop)
         if text.remains or (text.boxes and self.terms.policy == "quarantine"):
             self._turn_away("text", "text_remains" if text.remains else "burned_in_text", self._place(index, crop))
             return None
         boxes = text.boxes
-        cleaned = remove_text(picture, boxes)
+        cleaned = text.cleaned(picture)
         text_px = sum((b.box[2] - b.box[0]) * (b.box[3] - b.box[1]) for b in boxes)
         quality, area_px = self.recipe.quality, crop.area_px
         report = judge(
@@ -257,16 +264,10 @@ class SampleMaker:
         return EncodedSample(candidate=candidate, chance=self.chance, suffix=suffix, image=image, mask=mask)
 
     def _found(self, finder: Finder, pixels: NDArray[np.uint8], crop: Crop) -> tuple[TextBox, ...]:
-        inside, ocr = crop.inside_bool, self.recipe.text.ocr
-        if ocr == "always":
-            return finder(pixels, inside, ocr=True)
-        boxes = finder(pixels, inside, ocr=False)
-        if boxes and ocr == "flagged":
-            try:
-                return finder(pixels, inside, ocr=True)
-            except MissingExtra:  # without the extra, what the fast detector flags is what is masked
-                return boxes
-        return boxes
+        ocr = self.recipe.text.ocr
+        if ocr == "flagged":
+            return find_text_closely(pixels, crop.inside_bool, finder=finder)
+        return finder(pixels, crop.inside_bool, ocr=ocr == "always")
 
     def _mask(self, index: int, crop: Crop, view: PolarView | None) -> bytes | None:
         """The image's annotation with the same crop and view, as PNG."""

@@ -312,8 +312,10 @@ def _hostile_dicom(grey: Array) -> Iterator[tuple[str, bytes]]:
     megabyte = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)  # can be repeated as it is
     yield "deflate_bomb.dcm", meta[:start] + megabyte * 700 + packer.flush()
     nest = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" * 20000
-    yield "sq_depth_bomb.dcm", dicom(dataset(grey))[:400] + nest
-    yield "huge_element.dcm", dicom(dataset(grey))[:400] + b"\x10\x00\x10\x10UN\0\0\xf0\xff\xff\xff"
+    whole = dicom(dataset(grey))
+    head = whole[: whole.index(b"\x08\x00\x18\x00UI")]  # up to an element's border, however long the UIDs are
+    yield "sq_depth_bomb.dcm", head + nest
+    yield "huge_element.dcm", head + b"\x10\x00\x10\x10UN\0\0\xf0\xff\xff\xff"
 
 
 def _hostile_videos() -> Iterator[tuple[str, bytes]]:

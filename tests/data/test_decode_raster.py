@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import cv2
 import hostile
 import numpy as np
 import pytest
@@ -43,6 +44,16 @@ def test_lossless_pictures_come_back_exactly(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "packbits", "tiff_adobe_deflate"])
 def test_tiff_compressions_are_read(tmp_path: Path, compression: str) -> None:
     assert np.array_equal(read(tmp_path, hostile.pil(RGB, "TIFF", compression=compression)), RGB)
+
+
+@pytest.mark.parametrize("packing", [5, 32773])
+@pytest.mark.parametrize("shape", [(1, 1), (12, 20), (600, 800), (64, 64, 3)])
+def test_packed_tiffs_of_opencv_are_read(tmp_path: Path, packing: int, shape: tuple[int, ...]) -> None:
+    picture = np.resize(hostile.speckle(64, 64), shape)
+    _, data = cv2.imencode(".tif", picture, [cv2.IMWRITE_TIFF_COMPRESSION, packing])
+    wanted = picture[..., ::-1] if picture.ndim == 3 else picture
+    found = read(tmp_path, data.tobytes())
+    assert np.array_equal(found, wanted if found.ndim == wanted.ndim else wanted[..., 0])
 
 
 def test_grey_stored_as_rgb_gets_one_channel(tmp_path: Path) -> None:

@@ -241,6 +241,24 @@ def test_coco_annotations_of_every_kind_fill_the_same_area(load: Load, kind: str
     assert np.array_equal(load(COCO, text(coco(segmentation), "all.json")), BOX * 2)
 
 
+def test_an_image_that_a_shared_file_does_not_list_has_no_annotation_and_one_listed_bare_an_empty_one(
+    load: Load,
+) -> None:
+    named = coco([[0, 0, 9, 0, 9, 9]])
+    bare = {**named, "annotations": []}
+    other = {**named, "images": [{"id": 1, "file_name": "x/z.png", "height": H, "width": W}]}
+    assert load(COCO, text(other, "all.json")) is None
+    empty = load(COCO, text(bare, "all.json"))
+    assert empty is not None and not empty.any()
+    table = 'match = ["masks/*.csv"]\nencoding = "rle-table"\nclass = "low"\nshared = true\n'
+    assert (
+        load(table, lambda folder: [(folder / "all.json").unlink(), text("img,pixels\nb,1 5\n", "m.csv")(folder)])
+        is None
+    )
+    empty = load(table, text("img,pixels\na,\n", "m.csv"))
+    assert empty is not None and not empty.any()
+
+
 @pytest.mark.parametrize("counts", [[5, 5], [-1, 241], "zzz", [10**12]])
 def test_runs_that_do_not_fill_the_picture_are_refused(load: Load, counts: object) -> None:
     with pytest.raises(DecodeError, match="cannot be read"):
