@@ -17,7 +17,7 @@ import pyarrow as pa
 from openus_data.errors import CorpusError
 from openus_data.records import Pixels
 from openus_data.schema import MASK_SUFFIX, METADATA_SUFFIX
-from openus_data.shards import BLOCK_BYTES, tar_bytes, tar_header
+from openus_data.shards import BLOCK_BYTES, member_length, tar_bytes, tar_header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +81,7 @@ def read_companions(out: Path, row: Mapping[str, Any]) -> dict[str, bytes]:
                 name = header[:100].rstrip(b"\0").decode("ascii", "replace")
                 if not name.startswith(f"{sample}."):
                     break
-                digits = header[124:135]
-                size = int(digits, 8) if digits.isdigit() else -1
+                size = member_length(header)
                 if size < 0 or tar_header(name, size) != header:
                     where = f"{row['shard']}: {sample}"
                     raise CorpusError("a damaged tar header", where=where, next_step="run openus-data verify")

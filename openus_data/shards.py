@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ MAX_NAME_BYTES: Final = 100
 MAX_MEMBER_BYTES: Final = 8**11 - 1
 
 _END: Final = b"\0" * (2 * BLOCK_BYTES)
+_OCTAL: Final = re.compile(rb"[0-7]{11}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,6 +281,12 @@ def list_shards(out: Path) -> list[str]:
     return sorted(p.relative_to(out).as_posix() for p in (out / "shards").glob("*/*.tar"))
 
 
+def member_length(header: bytes) -> int:
+    """Bytes of the member that a tar header announces; -1 where it says no octal number."""
+    digits = header[124:135]
+    return int(digits, 8) if _OCTAL.fullmatch(digits) else -1
+
+
 def walk_tar(handle: BinaryIO) -> Iterator[Member]:
     """Members of a tar by its headers, strictly: a damaged header or a missing end raises instead of ending the list.
 
@@ -295,8 +303,8 @@ def walk_tar(handle: BinaryIO) -> Iterator[Member]:
         if len(header) < BLOCK_BYTES:
             raise CorpusError("the tar ends without its end mark", got=f"{size} bytes")
         name = header[:100].rstrip(b"\0").decode("ascii", "replace")
-        digits = header[124:135]
-        if not digits.isdigit() or not name.isascii() or tar_header(name, length := int(digits, 8)) != header:
+        length = member_length(header)
+        if length < 0 or not name.isascii() or tar_header(name, length) != header:
             raise CorpusError("a damaged tar header", got=f"at byte {at}")
         if at + tar_bytes(length) > size:
             raise CorpusError("the tar ends inside a member", where=name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import webdataset
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from openus_data import shards
@@ -94,6 +94,7 @@ def test_a_cut_tar_raises_wherever_it_is_cut(tmp_path: Path, cut: int) -> None:
         list(shards.walk_tar(io.BytesIO(data)))
 
 
+@example(at=124, bit=3)
 @given(st.integers(0, 511), st.integers(0, 7))
 def test_a_flipped_bit_in_a_header_raises(at: int, bit: int) -> None:
     block = bytearray(shards.tar_header("a-01.png", 4))
