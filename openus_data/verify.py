@@ -123,7 +123,7 @@ def verify(out: Path, *, quiet: bool = True) -> VerifyReport:
         CorpusError: there is no manifest, or it cannot be read.
     """
     if not out.is_dir():
-        raise UsageError("no such folder", where=out.name, next_step="give the --out of a build")
+        raise UsageError("no such folder", where="OUT", next_step="give the --out of a build")
     build = _read_build(out)
     faults = list(_table_faults(out, build))
     rows = _rows_by_shard(out)

@@ -93,13 +93,13 @@ class Corpus:
         path = root / schema.MANIFEST_NAME
         if not path.is_file():
             raise DataError(
-                "no manifest", where=str(root), expected=schema.MANIFEST_NAME, next_step="run openus-data build"
+                "no manifest", where=root.name, expected=schema.MANIFEST_NAME, next_step="run openus-data build"
             )
         try:
             table = pq.read_table(path, partitioning=None)
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(
-                "the manifest cannot be read", where=str(path), next_step="run openus-data verify"
+                "the manifest cannot be read", where=path.name, next_step="run openus-data verify"
             ) from error
         if split is not None:
             table = table.filter(pa.compute.field("split") == split)
@@ -119,7 +119,7 @@ class Corpus:
         if table.num_rows == 0:
             picked = ", ".join(f"{k}={v}" for k, v in (("split", split), ("dataset", dataset), ("where", where)) if v)
             hint = "`openus-data query` shows what the columns hold" if where else ""
-            raise DataError("no sample left", where=str(root), got=picked or "an empty manifest", next_step=hint)
+            raise DataError("no sample left", where=root.name, got=picked or "an empty manifest", next_step=hint)
         return cls(root=root, table=table, digest=_file_digest(path), missing=missing)
 
     def __len__(self) -> int:

@@ -173,11 +173,11 @@ class _FolderSource(Dataset[tuple[str, Tensor | None]]):
 def _files(folder: Path | None) -> list[Path]:
     assert folder is not None
     if not folder.is_dir():
-        raise DataError("no such folder", where=str(folder))
+        raise DataError("no such folder", where="--images")
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
     if not found:
         step = "DICOM and clips: openus-data build --images, then --data"
-        raise DataError("no picture in the folder", where=str(folder), expected=", ".join(_SUFFIXES), next_step=step)
+        raise DataError("no picture in the folder", where="--images", expected=", ".join(_SUFFIXES), next_step=step)
     return found
 
 
@@ -263,7 +263,7 @@ class _Parts:
                     bad, rows = bad + int(table.schema.metadata[b"seen"]) - table.num_rows, rows + table.num_rows
                     writer.write_table(table.replace_schema_metadata(None))
             if not rows:
-                raise DataError("nothing could be embedded", where=str(out), next_step="are these pictures?")
+                raise DataError("nothing could be embedded", where=out.name, next_step="are these pictures?")
             _settle(aside, out)
         finally:
             aside.unlink(missing_ok=True)

@@ -37,7 +37,7 @@ circle{opacity:.75}circle:hover{opacity:1;stroke:currentColor;stroke-width:2}svg
 def read_embeddings(path: Path) -> tuple[list[str], NDArray[np.float32]]:
     """Sample ids and vectors (N, D) of a file that `embed` wrote."""
     if not path.is_file():
-        raise DataError("no such file", where=str(path), next_step="run openus-model embed")
+        raise DataError("no such file", where=path.name, next_step="run openus-model embed")
     table = pq.read_table(path, partitioning=None)
     vectors = table.column("embedding").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return table.column("sample_id").to_pylist(), vectors.reshape(table.num_rows, -1).astype(np.float32)
@@ -51,7 +51,7 @@ def nearest(path: Path, sample_id: str, count: int = 10) -> list[tuple[str, floa
     """
     names, vectors = read_embeddings(path)
     if sample_id not in names:
-        raise UsageError("no such sample in the embeddings", where=str(path), got=sample_id)
+        raise UsageError("no such sample in the embeddings", where=path.name, got=sample_id)
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     alike = unit @ unit[names.index(sample_id)]
     order = [int(k) for k in np.argsort(-alike, kind="stable") if names[k] != sample_id]
@@ -87,7 +87,7 @@ def write_map(embeddings: Path, data: Path, out: Path, *, by: str = "organ") -> 
     rows = {name: k for k, name in enumerate(corpus.column("sample_id"))}
     missing = next((name for name in names if name not in rows), None)
     if missing is not None:
-        raise DataError("an embedding is of another corpus", where=str(data), got=missing)
+        raise DataError("an embedding is of another corpus", where=data.name, got=missing)
     facts = [corpus.row(rows[name], ["dataset", "organ", "device_manufacturer", by]) for name in names]
     places, share = principal_axes(vectors)
     aside = out.with_name(f".{out.name}.{os.getpid()}.part")

@@ -149,7 +149,7 @@ def _total_steps(folder: Path, recipe: dict[str, Any]) -> int | None:
 
 def _read_pictures(folder: Path, size_px: int) -> tuple[Tensor, int]:
     if not folder.is_dir():
-        raise DataError("no such folder", where=str(folder))
+        raise DataError("no such folder", where="--images")
     found, bad = [], 0
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file()):
         pixels = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), cv2.IMREAD_COLOR)
@@ -161,7 +161,7 @@ def _read_pictures(folder: Path, size_px: int) -> tuple[Tensor, int]:
         if len(found) == MOST:
             break
     if not found:
-        raise DataError("no picture in the folder", where=str(folder), expected=", ".join(_SUFFIXES))
+        raise DataError("no picture in the folder", where="--images", expected=", ".join(_SUFFIXES))
     return torch.stack(found), bad
 
 

@@ -41,7 +41,7 @@ def read_backbone(path: Path) -> Any:
     backbone = build_backbone(recipe["backbone"]["name"])
     tensors = _read(checkpoint / METHOD)
     mine = {name.removeprefix(TEACHER): tensor for name, tensor in tensors.items() if name.startswith(TEACHER)}
-    load_strictly(backbone, mine, where=str(path))
+    load_strictly(backbone, mine, where=path.name)
     return backbone.eval()
 
 
@@ -66,7 +66,7 @@ def _checkpoint(path: Path) -> Path:
         return path
     found = newest_sound(path) if (path / FOLDER).is_dir() else None
     if found is None:
-        raise WeightsError("no weights here", where=str(path), expected=f"{CONFIG}, or a run with a sound checkpoint")
+        raise WeightsError("no weights here", where=path.name, expected=f"{CONFIG}, or a run with a sound checkpoint")
     return found
 
 
@@ -74,4 +74,4 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(path))
     except (OSError, SafetensorError) as error:
-        raise WeightsError("the weights cannot be read", where=str(path), got=type(error).__name__) from error
+        raise WeightsError("the weights cannot be read", where=path.name, got=type(error).__name__) from error

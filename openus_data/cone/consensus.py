@@ -24,7 +24,8 @@ from openus_data.records import Box, Cone
 _AGREE = 0.9
 _BUCKET_PX = 4
 _MOST_CANDIDATES = 64
-_SURE = 0.9
+SURE = 0.9
+"""From this confidence on a frame's own outline stands, whatever the others say."""
 _WITHIN = 0.97
 _Bucket = tuple[str, int, int, int, int]
 
@@ -39,7 +40,7 @@ class _Alike:
     def take_in(self, count: int, cone: Cone) -> None:
         """Count more of the same kind."""
         self.count += count
-        self.cone = max(self.cone, cone, key=lambda one: (one.confidence, one.box, one.polygon))
+        self.cone = max(self.cone, cone, key=_rank)
 
 
 class Consensus:
@@ -93,6 +94,11 @@ class Consensus:
             buckets[bucket] = _Alike(count, cone)
 
 
+def _rank(cone: Cone) -> tuple[object, ...]:
+    """A total order, so that which of several equally sure ones is kept depends on no order of arrival."""
+    return cone.confidence, cone.box, cone.polygon, repr((sorted(cone.parameters.items()), cone.method, cone.panels))
+
+
 def settle(cone: Cone, prior: Cone, height: int, width: int) -> Cone:
     """The scanner's usual scan area, where a frame is unsure of its own and shows nothing outside the usual one.
 
@@ -101,7 +107,7 @@ def settle(cone: Cone, prior: Cone, height: int, width: int) -> Cone:
         prior: what `Consensus.recall` gave for its device and frame size.
         height, width: of the frame, px.
     """
-    if cone.geometry == "none" or cone.confidence >= min(_SURE, prior.confidence):
+    if cone.geometry == "none" or cone.confidence >= min(SURE, prior.confidence):
         return cone
     found, usual = raster(cone, height, width), raster(prior, height, width)
     return prior if (found & usual).sum() >= _WITHIN * found.sum() else cone

@@ -17,13 +17,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from openus_data.cone import Consensus, settle
-from openus_data.cone.consensus import box_overlap
+from openus_data.cone.consensus import SURE, box_overlap
 from openus_data.records import Cone
 
 Ballot = dict[str, Any]
 """`device` (manufacturer and model, as normalised, or None), `size` (height and width of the frame, px), `cone`."""
-DOUBTFUL: Final = 0.9
-"""From this confidence on an outline stands, whatever the others say; as in `cone.settle`."""
 _APART: Final = 0.9
 """An outline whose box overlaps the common one by this much (intersection over union) stands as it is."""
 
@@ -53,7 +51,7 @@ class Votes:
     @staticmethod
     def is_doubtful(ballot: Ballot) -> bool:
         """Whether the vote may give the file another scan area than its own."""
-        return ballot["cone"]["geometry"] != "none" and bool(ballot["cone"]["confidence"] < DOUBTFUL)
+        return ballot["cone"]["geometry"] != "none" and bool(ballot["cone"]["confidence"] < SURE)
 
     def prior(self, dataset: str, ballot: Ballot) -> Cone | None:
         """What is taken in place of the file's own scan area, or None; asked when all ballots are in."""

@@ -82,7 +82,7 @@ def open_dataset(data: Path, dataset: str) -> Corpus:
         if dataset in held:
             raise
     raise DataError(
-        "no such dataset in this corpus", where=str(data), expected=_listed(held), got=dataset,
+        "no such dataset in this corpus", where=data.name, expected=_listed(held), got=dataset,
         next_step=f"openus-data show {dataset} says how to obtain it; then fetch and build it into this corpus",
     )  # fmt: skip
 
