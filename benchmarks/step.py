@@ -36,7 +36,6 @@ from openus_model.method import OpenUSMethod
 from openus_model.plan import synthetic_batch
 from openus_model.pretrain import pretrain
 from openus_model.recipe import PretrainRecipe, load_recipe
-from openus_model.track import Tracker
 
 TOLD = ("data_wait_share", "step_seconds", "images_per_second")
 
@@ -147,7 +146,7 @@ def build(recipe: PretrainRecipe, batch: Batch, device: torch.device) -> Engine:
     images = len(batch.sample_ids)
     return build_engine(
         recipe, Ready(batch), clock=make_clock(recipe, 100), samples=images,
-        world=World(rank=0, size=1, device=device), run=Path(), tracker=Tracker(),
+        world=World(rank=0, size=1, device=device), run=Path(),
     )  # fmt: skip
 
 

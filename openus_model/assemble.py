@@ -26,7 +26,6 @@ from openus_model.optimizer import Rates, build_adamw
 from openus_model.recipe import BackboneRecipe, PretrainRecipe, ViewsRecipe
 from openus_model.schedules import Clock, cosine, warmup_cosine
 from openus_model.stream import ShardStream
-from openus_model.track import Tracker
 from openus_model.views import CropGroup, UltrasoundChanges
 
 REFERENCE_BATCH = 128
@@ -169,7 +168,6 @@ def build_engine(
     samples: int,
     world: World,
     run: Path,
-    tracker: Tracker,
 ) -> Engine:
     """Everything of one process, ready to run.
 
@@ -180,7 +178,6 @@ def build_engine(
         samples: images in the corpus.
         world: where this process stands.
         run: the run's folder.
-        tracker: where metrics go.
     """
     method = build_method(recipe, clock, samples).to(world.device)
     if recipe.engine.channels_last and world.device.type == "cuda":
@@ -201,7 +198,6 @@ def build_engine(
         run=run,
         total=clock.steps,
         about=about_run(recipe),
-        tracker=tracker,
     )
 
 

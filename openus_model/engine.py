@@ -148,7 +148,6 @@ class Engine:
         run: the run's folder.
         total: steps of the whole run.
         about: what goes into every checkpoint's state: recipe and versions.
-        tracker: where metrics go.
     """
 
     def __init__(
@@ -164,11 +163,10 @@ class Engine:
         run: Path,
         total: int,
         about: Mapping[str, Any],
-        tracker: Tracker,
     ) -> None:
         self.method, self.stream, self.optimizer, self.rates = method, stream, optimizer, rates
         self.world, self.recipe, self.clipping = world, recipe, clipping
-        self.run_folder, self.total, self.about, self.tracker = run, total, about, tracker
+        self.run_folder, self.total, self.about, self.tracker = run, total, about, Tracker()
         self.step, self.skipped, self._in_a_row = 0, 0, 0
         self._saved_step = -1
         self._forward = _wrapped(cast(nn.Module, method), world)
@@ -190,12 +188,16 @@ class Engine:
         load_optimizer_tensors(self.optimizer, self.method.trainable(), checkpoint.optimizer)
         self.step = self._saved_step = checkpoint.step
 
-    def run(self) -> Outcome:
+    def run(self, tracker: Tracker) -> Outcome:
         """Train until the last step or a signal, and save.
+
+        Args:
+            tracker: where metrics go.
 
         Raises:
             DivergedError: more steps in a row were not finite than the recipe allows; the last good state is saved.
         """
+        self.tracker = tracker
         started, first, meter, stop_signal = time.perf_counter(), self.step, _Meter(), None
         with stop_on_signals() as stop:
             batches = self._batches()

@@ -29,7 +29,6 @@ from openus_model.errors import UsageError
 from openus_model.method import OpenUSMethod
 from openus_model.recipe import CELL_PX, PretrainRecipe, load_recipe
 from openus_model.schedules import Clock
-from openus_model.track import Tracker
 
 GIB = 2**30
 ANCHOR_IMAGES_PER_S = 314.0
@@ -286,7 +285,6 @@ def _time_here(recipe: PretrainRecipe, clock: Clock, images: int) -> float:
         samples=images,
         world=World(rank=0, size=1, device=device),
         run=Path(),
-        tracker=Tracker(),
     )
     seconds = [_timed(engine.one_step, device) for _ in range(1 + TIMED_STEPS)]
     torch.set_num_threads(threads)

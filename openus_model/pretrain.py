@@ -2,7 +2,7 @@
 
 report = pretrain("quickstart", data="OUT", out="RUN")
 
-RUN/recipe.yaml, metrics.jsonl, checkpoints/step-<8 digits>/, tensorboard/, figures/
+RUN/recipe.yaml, metrics.jsonl, checkpoints/step-<8 digits>/, tensorboard/, figures/, seen.parquet
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ import torch
 from openus_model.assemble import build_engine, build_stream, changed_keys, make_clock
 from openus_model.checkpoint import Checkpoint, checkpoints, load_checkpoint, newest_sound, run_lock
 from openus_model.distributed import World, barrier, join_world
-from openus_model.engine import Outcome
+from openus_model.engine import Engine, Outcome
 from openus_model.errors import UsageError
 from openus_model.hub import locate
 from openus_model.recipe import PretrainRecipe, load_recipe
 from openus_model.seen import write_seen
-from openus_model.track import Tracker, open_tracker
+from openus_model.stream import ShardStream
+from openus_model.track import Tracker, check_sinks, open_tracker
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ def pretrain(
     *,
     quiet: bool = False,
 ) -> PretrainReport:
-    """Pretrain a backbone on shards; under torchrun, this is one of several processes.
+    """Pretrain a backbone on shards; under torchrun, this is one of several processes. A refused call leaves no folder.
 
     Args:
         recipe: name of a recipe, or a YAML file.
@@ -122,34 +123,33 @@ def pretrain(
     """
     resolved = load_recipe(recipe, overrides)
     run = Path(out)
-    with _machine(resolved), join_world(resolved.engine.device) as world, _alone(run, world):
-        saved = _find_start(run, resolved, resume)
-        barrier()
-        return _run(resolved, data, run, world, saved, quiet)
+    check_sinks(resolved.to_dict())
+    with _machine(resolved), join_world(resolved.engine.device) as world:
+        stream = build_stream(resolved, data, world)
+        clock = make_clock(resolved, len(stream))
+        engine = build_engine(resolved, stream, clock=clock, samples=len(stream.corpus), world=world, run=run)
+        with _alone(run, world):  # makes the folder: whatever else can be refused was refused above
+            saved = _find_start(run, resolved, resume)
+            barrier()
+            return _run(resolved, stream, engine, world, saved, quiet)
 
 
 def _run(
-    recipe: PretrainRecipe, data: str | Path, run: Path, world: World, saved: Checkpoint | None, quiet: bool
+    recipe: PretrainRecipe, stream: ShardStream, engine: Engine, world: World, saved: Checkpoint | None, quiet: bool
 ) -> PretrainReport:
-    stream = build_stream(recipe, data, world)
-    clock = make_clock(recipe, len(stream))
-    done = saved.step if saved else 0
-    tracker = Tracker()
+    if saved is not None:
+        engine.restore(saved)
+    run, done, tracker = engine.run_folder, engine.step, Tracker()
     if world.is_main:
         (run / RECIPE).write_text(recipe.to_yaml())
         start = recipe.backbone.weights
         write_seen(run, stream.corpus, before=locate(start) if start else None)
-        tracker = open_tracker(run, recipe=recipe.to_dict(), total=clock.steps, done=done, quiet=quiet)
+        tracker = open_tracker(run, recipe=recipe.to_dict(), total=engine.total, done=done, quiet=quiet)
     try:
-        engine = build_engine(
-            recipe, stream, clock=clock, samples=len(stream.corpus), world=world, run=run, tracker=tracker
-        )
-        if saved is not None:
-            engine.restore(saved)
-        outcome = engine.run()
+        outcome = engine.run(tracker)
     finally:
         tracker.close()
-    report = _report(recipe, run, outcome, total=clock.steps, resumed_from=done, is_main=world.is_main)
+    report = _report(recipe, run, outcome, total=engine.total, resumed_from=done, is_main=world.is_main)
     return replace(report, unreadable=len(stream.skipped))
 
 

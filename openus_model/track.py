@@ -20,11 +20,12 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from openus_model.errors import MissingExtra
+from openus_model.errors import MissingExtra, UsageError
 
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
+WANDB_ID = "wandb-id"
 Row = Mapping[str, float | int]
 LINE_EVERY_S = 60.0
 
@@ -84,14 +85,9 @@ class TensorBoard:
     """RUN/tensorboard."""
 
     def __init__(self, folder: Path, *, after_step: int) -> None:
-        try:
-            module = importlib.import_module("torch.utils.tensorboard")
-        except ImportError:
-            raise MissingExtra(
-                "TensorBoard is not installed",
-                next_step="pip install tensorboard, or --set engine.tensorboard=false",
-            ) from None
-        self._writer: Any = module.SummaryWriter(str(folder), purge_step=after_step + 1 if after_step else None)
+        self._writer: Any = _client("tensorboard").SummaryWriter(
+            str(folder), purge_step=after_step + 1 if after_step else None
+        )
 
     def write(self, row: Row) -> None:
         """One scalar per column."""
@@ -105,16 +101,38 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A project at Weights & Biases, if its client is installed."""
+    """A project at Weights & Biases: metrics and recipe, nothing of the machine, the command line or its output.
+
+    Args:
+        project: its name there.
+        recipe: resolved, as `to_dict` gives it.
+        folder: of the run; a resumed one goes on under the id that is kept in it.
+
+    Raises:
+        MissingExtra: the client is not installed.
+        UsageError: the client cannot start, for want of a login or a network.
+    """
 
     def __init__(self, project: str, recipe: Mapping[str, Any], folder: Path) -> None:
+        client, kept = _client("wandb"), folder / WANDB_ID
         try:
-            self._client: Any = importlib.import_module("wandb")
-        except ImportError:
-            raise MissingExtra(
-                "wandb is not installed", next_step="pip install wandb, or leave engine.wandb out"
+            self._run: Any = client.init(
+                project=project,
+                name=recipe["name"],
+                id=kept.read_text().strip() if kept.is_file() else None,
+                config=dict(recipe),
+                dir=str(folder),
+                resume="allow",
+                settings=client.Settings(console="off", host="-", program="-", x_disable_machine_info=True),
+            )
+        except Exception as error:  # the client raises what it likes
+            raise UsageError(
+                "Weights & Biases cannot start",
+                where="engine.wandb",
+                got=(str(error).strip().splitlines() or [type(error).__name__])[0],
+                next_step="wandb login, or WANDB_MODE=offline, or leave engine.wandb out",
             ) from None
-        self._run = self._client.init(project=project, config=dict(recipe), dir=str(folder), resume="allow")
+        kept.write_text(f"{self._run.id}\n")
 
     def write(self, row: Row) -> None:
         """Send a row."""
@@ -123,6 +141,35 @@ class WeightsAndBiases:
     def close(self) -> None:
         """Wait until it is sent."""
         self._run.finish()
+
+
+_CLIENTS = {
+    "tensorboard": ("torch.utils.tensorboard", "pip install tensorboard, or --set engine.tensorboard=false"),
+    "wandb": ("wandb", "pip install wandb, or leave engine.wandb out"),
+}
+"""Sinks that are someone else's: the module behind each key of the recipe, and what to do without it."""
+
+
+def _client(name: str) -> Any:
+    module, next_step = _CLIENTS[name]
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise MissingExtra(f"{name} is not installed", next_step=next_step) from None
+
+
+def check_sinks(recipe: Mapping[str, Any]) -> None:
+    """Refuse what `open_tracker` would refuse, before any file is made.
+
+    Args:
+        recipe: resolved, as `to_dict` gives it.
+
+    Raises:
+        MissingExtra: a sink that the recipe asks for is not installed.
+    """
+    for name in _CLIENTS:
+        if recipe["engine"][name]:
+            _client(name)
 
 
 class Display:
@@ -220,13 +267,13 @@ def open_tracker(run: Path, *, recipe: Mapping[str, Any], total: int, done: int,
         quiet: no display.
 
     Raises:
-        MissingExtra: a sink that the recipe asks for is not installed.
+        MissingExtra, UsageError: a sink that the recipe asks for is not installed, or cannot start.
     """
     engine = recipe["engine"]
     sinks: list[Sink] = [JsonLines(run / METRICS, after_step=done)]
-    if engine["tensorboard"]:
-        sinks.append(TensorBoard(run / "tensorboard", after_step=done))
     if engine["wandb"]:
         sinks.append(WeightsAndBiases(engine["wandb"], recipe, run))
+    if engine["tensorboard"]:
+        sinks.append(TensorBoard(run / "tensorboard", after_step=done))
     sinks.append(Display(recipe["name"], total=total, done=done, quiet=quiet))
     return Tracker(sinks)

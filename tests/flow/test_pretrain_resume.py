@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from openus_model.checkpoint import METHOD, OPTIMIZER, checkpoints, run_lock
 from openus_model.cli import app
-from openus_model.errors import DataError, LockedError, RecipeError, UsageError
+from openus_model.errors import DataError, LockedError, MissingExtra, RecipeError, UsageError, WeightsError
 from openus_model.pretrain import pretrain
 from openus_model.recipe import load_recipe
 
@@ -164,13 +164,35 @@ def test_a_held_folder_is_refused(corpus: Path, tmp_path: Path) -> None:
         pretrain("smoke", corpus, tmp_path / "run", FAST, quiet=True)
 
 
-def test_what_cannot_be_run_leaves_no_run_behind(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError):
-        pretrain("smoke", corpus, tmp_path / "run", ("engine.sed=1",), quiet=True)
-    assert not (tmp_path / "run").exists()
-    with pytest.raises(UsageError, match="multiple of 3"):
-        pretrain("smoke", corpus, tmp_path / "run", ("engine.accumulate=3",), quiet=True)
-    assert not _rows(tmp_path / "run")
+@pytest.mark.parametrize(
+    ("override", "error", "word"),
+    [
+        ("engine.sed=1", RecipeError, "seed"),
+        ("engine.accumulate=3", UsageError, "multiple of 3"),
+        ("data.where=\"organ = 'nose'\"", DataError, "no sample left"),
+        ("data.where=\"organs = 'breast'\"", UsageError, "organ"),
+        ("data.split=test", DataError, "test"),
+        ("backbone.weights=nowhere", WeightsError, "nowhere"),
+        ("engine.wandb=mine", MissingExtra, "pip install wandb"),
+        pytest.param(
+            "engine.device=cuda", UsageError, "no CUDA device",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device"),
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_run_leaves_nothing_behind(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, error: type[Exception], word: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(error, match=word):
+        pretrain("smoke", corpus, tmp_path / "runs" / "run", (*FAST, override), quiet=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_corpus_that_is_not_there_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no-corpus"):
+        pretrain("smoke", tmp_path / "no-corpus", tmp_path / "runs" / "run", FAST, quiet=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_condition_on_the_command_line_is_the_recipes_own(corpus: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from openus_model import engine as module
 from openus_model.checkpoint import checkpoints, load_checkpoint, newest_sound
 from openus_model.contracts import Batch, Losses
 from openus_model.distributed import World
-from openus_model.engine import Engine, split_batch, step_seed
+from openus_model.engine import Engine, Outcome, split_batch, step_seed
 from openus_model.errors import DivergedError
 from openus_model.optimizer import Rates, build_adamw
 from openus_model.recipe import EngineRecipe, OptimizerRecipe
@@ -102,8 +102,11 @@ def make_engine(run: Path, total: int = 6, *, method: ToyMethod | None = None, *
         run=run,
         total=total,
         about={"recipe": {}},
-        tracker=Tracker([JsonLines(run / "metrics.jsonl", after_step=0)]),
     )
+
+
+def train(engine: Engine) -> Outcome:
+    return engine.run(Tracker([JsonLines(engine.run_folder / "metrics.jsonl", after_step=0)]))
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
@@ -111,7 +114,7 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
 
 
 def test_a_run_logs_saves_rotates_and_ends(tmp_path: Path) -> None:
-    outcome = make_engine(tmp_path, keep=2).run()
+    outcome = train(make_engine(tmp_path, keep=2))
     assert (outcome.step, outcome.images, outcome.signal, outcome.skipped) == (6, 24, None, 0)
     rows = rows_of(tmp_path)
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
@@ -126,27 +129,27 @@ def test_a_signal_saves_at_the_steps_end_and_the_resumed_run_equals_an_uninterru
     tmp_path: Path, number: int
 ) -> None:
     whole = make_engine(tmp_path / "whole")
-    whole.run()
+    train(whole)
     cut = make_engine(tmp_path / "cut", signals={3: number})
-    outcome = cut.run()
+    outcome = train(cut)
     assert (outcome.step, outcome.signal) == (4, number)
     resumed = make_engine(tmp_path / "cut")
     resumed.restore(load_checkpoint(newest_sound(tmp_path / "cut")))
-    assert resumed.run().step == 6
+    assert train(resumed).step == 6
     for name, tensor in whole.method.state_dict().items():
         assert tensor.equal(resumed.method.state_dict()[name]), name
 
 
 def test_signal_handlers_are_put_back(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    make_engine(tmp_path, total=1).run()
+    train(make_engine(tmp_path, total=1))
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_samples_and_the_last_good_state_saved(tmp_path: Path) -> None:
     engine = make_engine(tmp_path, method=ToyMethod(bad=(3,)))
     with pytest.raises(DivergedError, match=r"step 3.*toy nan.*diverged\.json"):
-        engine.run()
+        train(engine)
     told = json.loads((tmp_path / "diverged.json").read_text())
     assert (told["step"], told["sample_ids"]) == (3, ["s3-0", "s3-1", "s3-2", "s3-3"])
     saved = load_checkpoint(newest_sound(tmp_path))
@@ -156,7 +159,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_and_the_last_good_stat
 
 def test_single_bad_steps_are_skipped_and_counted_where_the_recipe_bears_them(tmp_path: Path) -> None:
     method = ToyMethod(bad=(1, 3))
-    outcome = make_engine(tmp_path, method=method, max_nonfinite=1).run()
+    outcome = train(make_engine(tmp_path, method=method, max_nonfinite=1))
     assert (outcome.step, outcome.skipped) == (6, 2)
     assert method.updates == 4
     assert torch.isfinite(method.student.weight).all()
@@ -165,7 +168,7 @@ def test_single_bad_steps_are_skipped_and_counted_where_the_recipe_bears_them(tm
 
 def test_two_bad_steps_in_a_row_are_one_too_many(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match="step 4"):
-        make_engine(tmp_path, method=ToyMethod(bad=(3, 4)), max_nonfinite=1).run()
+        train(make_engine(tmp_path, method=ToyMethod(bad=(3, 4)), max_nonfinite=1))
 
 
 def test_a_full_disk_does_not_stop_training_until_the_last_checkpoint(
@@ -180,7 +183,7 @@ def test_a_full_disk_does_not_stop_training_until_the_last_checkpoint(
         return real(run, checkpoint)
 
     monkeypatch.setattr(module, "save_checkpoint", fail_first)
-    assert make_engine(tmp_path).run().step == 6
+    assert train(make_engine(tmp_path)).step == 6
     assert calls == [2, 4, 6]
     assert [step for step, _ in checkpoints(tmp_path)] == [6]
 

@@ -6,18 +6,44 @@ import logging
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from openus_model import track
-from openus_model.errors import MissingExtra
+from openus_model.errors import MissingExtra, UsageError
 from openus_model.figures import draw_step, write_figure
 from openus_model.recipe import load_recipe
 from openus_model.track import Display, open_tracker
 
 ROW = {"step": 2, "loss": 1.5, "cls": 1.0, "images_per_second": 10.0}
+
+
+class _StandIn(types.SimpleNamespace):
+    """The calls of Weights & Biases' client that a run makes; checked against the real one (0.31, offline) by hand."""
+
+    def __init__(self, fault: str | None = None) -> None:
+        self.calls: list[str] = []
+        self.begun: list[dict[str, Any]] = []
+        self.rows: list[tuple[dict[str, float], int]] = []
+        self.fault, self.Settings = fault, dict
+
+    def init(self, **options: Any) -> _StandIn:
+        if self.fault:
+            raise RuntimeError(self.fault)
+        self.calls.append("init")
+        self.begun.append(options)
+        self.id = options["id"] or f"id-{len(self.begun)}"
+        return self
+
+    def log(self, row: dict[str, float], step: int) -> None:
+        self.calls.append("log")
+        self.rows.append((row, step))
+
+    def finish(self) -> None:
+        self.calls.append("finish")
 
 
 def test_rows_reach_the_log_and_tensorboard(tmp_path: Path) -> None:
@@ -38,20 +64,37 @@ def test_a_sink_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pyte
 
 
 def test_rows_reach_weights_and_biases_through_its_own_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[str, object]] = []
-    run = types.SimpleNamespace(
-        log=lambda row, step: calls.append(("log", (row, step))), finish=lambda: calls.append(("finish", None))
-    )
-    client = types.SimpleNamespace(init=lambda **options: calls.append(("init", options)) or run)
+    client = _StandIn()
     monkeypatch.setitem(sys.modules, "wandb", client)
     recipe = load_recipe("smoke", ("engine.wandb=mine",)).to_dict()
-    tracker = open_tracker(tmp_path, recipe=recipe, total=4, done=0, quiet=True)
-    tracker.write(ROW)
-    tracker.close()
-    assert [name for name, _ in calls] == ["init", "log", "finish"]
-    options = calls[0][1]
-    assert isinstance(options, dict) and options["project"] == "mine" and options["config"]["name"] == "smoke"
-    assert calls[1][1] == (ROW, 2)
+    for _ in ("first", "resumed"):
+        tracker = open_tracker(tmp_path, recipe=recipe, total=4, done=0, quiet=True)
+        tracker.write(ROW)
+        tracker.close()
+    assert client.calls == ["init", "log", "finish"] * 2
+    assert [run["project"] for run in client.begun] == ["mine", "mine"]
+    assert client.begun[0]["config"]["name"] == "smoke"
+    assert client.rows == [(ROW, 2)] * 2
+    assert [run["id"] for run in client.begun] == [None, "id-1"], "a resumed run is one run there too"
+
+
+def test_weights_and_biases_are_told_nothing_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = _StandIn()
+    monkeypatch.setitem(sys.modules, "wandb", client)
+    recipe = load_recipe("smoke", ("engine.wandb=mine",)).to_dict()
+    open_tracker(tmp_path, recipe=recipe, total=4, done=0, quiet=True).close()
+    settings = client.begun[0]["settings"]
+    assert settings == {"console": "off", "host": "-", "program": "-", "x_disable_machine_info": True}
+
+
+def test_a_client_that_cannot_start_is_one_line_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = _StandIn(fault="api_key not configured (no-tty).\nmore")
+    monkeypatch.setitem(sys.modules, "wandb", client)
+    recipe = load_recipe("smoke", ("engine.wandb=mine",)).to_dict()
+    with pytest.raises(UsageError, match=r"api_key not configured \(no-tty\)\.; wandb login, or WANDB_MODE=offline"):
+        open_tracker(tmp_path, recipe=recipe, total=4, done=0, quiet=True)
 
 
 def test_without_a_terminal_there_is_a_line_a_minute(
