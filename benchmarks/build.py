@@ -36,10 +36,11 @@ import numpy as np
 from openus_data import cone as cones
 from openus_data.build import BuildRequest, build
 from openus_data.build_plan import plan_build
-from openus_data.first_stage.candidate import process
+from openus_data.executor.worker import hold_memory
 from openus_data.first_stage.encode import decode_stored, encode
 from openus_data.first_stage.journal import Journal
 from openus_data.first_stage.records import SourceTask
+from openus_data.first_stage.staged import work
 from openus_data.phantom import phantom
 from openus_data.records import Cone, Geometry, Item, Pixels
 from openus_data.shards import ShardWriter
@@ -111,11 +112,10 @@ def first_stage_ms(tmp: Path, images: Path, codec: str, paths: list[Path], **opt
     with Journal(tmp / f"journal-{codec}") as journal, ShardWriter(tmp, "train", 0) as shard:
 
         def one(path: Path) -> None:
-            item = Item(dataset="bench", path=path, relative=path.name)
-            result = process(SourceTask(item=item), stage)
-            for sample in result.samples:
-                journal.append({"row": dict(sample.candidate.row), "blobs": [[len(sample.image), 0]]}, [sample.image])
-                shard.add(str(sample.candidate.row["sample_id"]), [(sample.suffix, sample.image)])
+            staged = work(SourceTask(item=Item(dataset="bench", path=path, relative=path.name)), stage)
+            journal.append(staged.parts)
+            for number, image in enumerate(staged.parts[1:]):
+                shard.add(f"{staged.item}-{number}", [(codec, image)])
 
         return cpu_ms(one, paths)
 
@@ -131,6 +131,7 @@ def ratios(count: int) -> None:
             images = tmp / f"images-{codec}"
             paths = write_pictures(images, count, suffix)
             low = cpu_ms(partial(floor, suffix=suffix), paths)
+            hold_memory()  # as a worker does
             whole = first_stage_ms(tmp, images, codec, paths)
             detect, cones.detect = cones.detect, whole_frame
             rest = first_stage_ms(tmp, images, codec, paths, policy="keep")

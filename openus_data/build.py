@@ -14,6 +14,7 @@ import errno
 import logging
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,7 +29,7 @@ from openus_data.errors import CorpusError, NoSpace, UsageError
 from openus_data.executor import TaskLimits, open_executor
 from openus_data.first_stage.estimate import describe
 from openus_data.first_stage.folder import RECORDS_NAME, Staging
-from openus_data.first_stage.journal import Journal
+from openus_data.first_stage.journal import Journal, Place, placed_parts
 from openus_data.first_stage.run import FirstStage
 from openus_data.first_stage.sample_table import SampleTable, SampleTableBuilder
 from openus_data.manifest import TableWriter, write_rejects
@@ -47,6 +48,8 @@ __all__ = ["BuildReport", "BuildRequest", "build"]
 
 logger = logging.getLogger(__name__)
 _MOST_NAMES: Final = 3
+_FEW_BYTES: Final = 128 << 20
+"""Shards of so little are written by the main process: a worker takes longer to start."""
 
 
 def build(request: BuildRequest) -> BuildReport:
@@ -179,18 +182,29 @@ def _write_shards(plan: BuildPlan, staging: Staging, table: SampleTable, assignm
     plans = list(_shard_plans(plan, staging, table, assignment))
     none = np.full((len(table), 3), -1, dtype=np.int64)
     built = _Built(shards={}, shard=np.full(len(table), -1, dtype=np.int64), image=none, mask=none.copy())
-    executor = open_executor("local", workers=plan.request.workers, limits=TaskLimits(seconds=0, memory_mb=0))
     with (
         Progress("shards", total=len(plans), quiet=plan.request.quiet, unit="shards") as progress,
         TableWriter(staging.new / MANIFEST_NAME, manifest_schema()) as manifest,
     ):
-        for outcome in executor.run(write_shard, (shard for shard, _ in plans), ordered=True):
-            if outcome.value is None:
-                raise _shard_error(outcome.failure.detail if outcome.failure else "")
-            _note(built, outcome.value, plans[outcome.index][1])
-            manifest.write_table(outcome.value.table())
+        size_bytes = int(table.size_bytes[assignment.is_kept].sum())
+        results = _shard_results(plan, [shard for shard, _ in plans], size_bytes)
+        for result, (_, indices) in zip(results, plans, strict=True):
+            _note(built, result, indices)
+            manifest.write_table(result.table())
             progress.advance()
     return built
+
+
+def _shard_results(plan: BuildPlan, shards: list[ShardPlan], size_bytes: int) -> Iterator[ShardResult]:
+    """The shards in order, each written by a worker unless all of them are small."""
+    if size_bytes <= _FEW_BYTES:
+        yield from map(write_shard, shards)
+        return
+    executor = open_executor("local", workers=plan.request.workers, limits=TaskLimits(seconds=0, memory_mb=0))
+    for outcome in executor.run(write_shard, shards, ordered=True):
+        if outcome.value is None:
+            raise _shard_error(outcome.failure.detail if outcome.failure else "")
+        yield outcome.value
 
 
 def _shard_plans(
@@ -283,20 +297,19 @@ def _write_records(staging: Staging, first: FirstStage, table: SampleTable, buil
     """Write OUT/.records: every file's header, with the place of each sample's bytes, by the files' ids."""
     codes = 2 * table.start + table.book
     order = np.lexsort((table.number, codes))
-    codes = codes[order]
+    records = first.places()
+    wanted = 2 * records[:, 1] + records[:, 0]
+    firsts, ends = (np.searchsorted(codes[order], wanted, side) for side in ("left", "right"))
     names = list(built.shards)
     path = staging.new / RECORDS_NAME
     path.unlink(missing_ok=True)
-    with Journal(path) as records:
-        for book, start in first.places().tolist():
-            header = staging.record_at(book, start).header
-            at = int(np.searchsorted(codes, 2 * start + book))
-            for number, sample in enumerate(header["samples"]):
-                sample["at"] = _place(built, names, int(order[at + number]))
-            records.append(header | {"blobs": []})
+    with Journal(path) as journal:
+        for (book, start), low, high in zip(records.tolist(), firsts, ends, strict=True):
+            places = [_place(built, names, int(index)) for index in order[low:high]]
+            journal.append(placed_parts(staging.packed_at(book, start), places))
 
 
-def _place(built: _Built, names: list[str], index: int) -> dict[str, object] | None:
+def _place(built: _Built, names: list[str], index: int) -> Place:
     if built.shard[index] < 0:
         return None
     mask = built.mask[index].tolist()

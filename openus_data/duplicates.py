@@ -18,6 +18,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import cv2
@@ -67,17 +68,29 @@ def thumbnail(pixels: Pixels) -> Pixels:
     """
     grey = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     height, width = grey.shape
-    sums = _at_edges(_at_edges(cv2.integral(grey), height).T, width)  # of everything left of and above each edge
-    cells = np.diff(np.diff(sums, axis=0), axis=1).T * (THUMBNAIL_PX * THUMBNAIL_PX / (height * width))
-    return np.asarray(np.rint(cells), dtype=np.uint8)
+    running = np.zeros((THUMBNAIL_PX, width + 1), np.int64)
+    np.cumsum(_bands(grey), axis=1, out=running[:, 1:])
+    whole, part = _edges(width)
+    sums = running[:, whole] * (THUMBNAIL_PX - part) + running[:, whole + 1] * part  # of everything left of each edge
+    return np.asarray(np.rint(np.diff(sums, axis=1) / (height * width)), dtype=np.uint8)
 
 
-def _at_edges(sums: NDArray[np.int32] | _Floats, length: int) -> _Floats:
-    """Rows of running sums (length + 1, N) at the 33 edges of as many equal cells, which may lie within a pixel."""
+def _bands(grey: Pixels) -> NDArray[np.int64]:
+    """32 times the sums, (32, W), of 32 equal bands of rows of a picture (H, W); an edge may lie within a row."""
+    whole, part = _edges(len(grey))
+    sums = np.zeros((THUMBNAIL_PX, grey.shape[1]), np.int32)
+    for band, (start, end) in enumerate(pairwise(whole.tolist())):
+        if start < end:
+            cv2.reduce(grey[start:end], 0, cv2.REDUCE_SUM, dst=sums[band : band + 1], dtype=cv2.CV_32S)
+    cut = grey[whole] * part[:, None]
+    return sums * np.int64(THUMBNAIL_PX) + np.diff(cut, axis=0)
+
+
+def _edges(length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The 33 edges of 32 equal cells over `length` pixels: the pixel that each cuts, and how many 32nds lie before."""
     edges = np.arange(THUMBNAIL_PX + 1) * length
     whole = np.minimum(edges // THUMBNAIL_PX, length - 1)
-    part = (edges - whole * THUMBNAIL_PX)[:, None] / THUMBNAIL_PX
-    return np.asarray(sums[whole] * (1 - part) + sums[whole + 1] * part, dtype=np.float64)
+    return whole, edges - whole * THUMBNAIL_PX
 
 
 def phash(thumb: Pixels) -> str:

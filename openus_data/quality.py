@@ -36,7 +36,7 @@ _SATURATED_PART: Final = 0.5
 _FEW_LEVELS: Final = 16
 _SMALL_CONE_PART: Final = 0.15
 _TEXT_PART: Final = 0.05
-_SAMPLED_PX: Final = 1 << 16
+_SAMPLED_PX: Final = 1 << 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ def judge(
 
 
 def _histogram(pixels: Pixels, inside: NDArray[np.bool_] | None) -> NDArray[np.float64]:
-    """Counts (256,) of grey levels inside the scan area, over at most about 65,000 pixels of an even grid."""
+    """Counts (256,) of grey levels inside the scan area, over at most about 16,000 pixels of an even grid."""
     step = max(1, int(np.ceil(np.sqrt(pixels.shape[0] * pixels.shape[1] / _SAMPLED_PX))))
     sampled = np.ascontiguousarray(pixels[::step, ::step])
     grey = sampled if sampled.ndim == 2 else cv2.cvtColor(sampled, cv2.COLOR_RGB2GRAY)

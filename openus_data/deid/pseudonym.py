@@ -37,7 +37,7 @@ class Pseudonymizer:
         """
         encoded = [part.encode("utf-8", "surrogateescape") for part in (kind, *parts)]
         message = b"".join(len(part).to_bytes(8, "big") + part for part in encoded)
-        return hmac.new(self.key, message, hashlib.sha256).digest()
+        return hmac.digest(self.key, message, "sha256")
 
     def identifier(self, kind: str, *parts: str, length: int = 20) -> str:
         """A hexadecimal id of `length` digits, of `[0-9a-f]` only."""

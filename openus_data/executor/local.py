@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import selectors
 import signal
 import socket
 import subprocess
@@ -17,15 +18,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import Any
 
 from openus_data.errors import UsageError
 from openus_data.executor import Executor, Failure, Outcome, R, T, TaskLimits
 from openus_data.executor.worker import ONE_THREAD
 
-CHUNK_SECONDS = 0.25
+CHUNK_SECONDS = 0.1
 MAX_CHUNK = 64
+_AHEAD_BYTES = 1 << 15
+"""A chunk up to this size is sent while its worker is still busy: it fits a socket's buffer, so nobody waits."""
 MAX_FAILED_STARTS = 3
 _GRACE_SECONDS = 5.0
 _BOOT = "import sys; sys.path[:] = {path!r}; from openus_data.executor.worker import serve; serve({handle})"
@@ -46,13 +49,23 @@ class _Worker:
     connection: Connection
     ready: bool = False
     jobs: deque[_Job] = field(default_factory=deque)
+    low: int = 0
+    """With this many jobs left it is given more."""
     since: float = field(default_factory=time.monotonic)
 
-    def give(self, jobs: list[_Job]) -> None:
+    def give(self, jobs: list[_Job]) -> bool:
+        """Send it jobs; False, and nothing sent, where it is busy and the message may not fit its socket."""
+        message = pickle.dumps([job.item for job in jobs], protocol=pickle.HIGHEST_PROTOCOL)
+        is_small = len(message) <= _AHEAD_BYTES
+        self.low = len(jobs) // 2 if is_small else 0
+        if self.jobs and not is_small:
+            return False
+        if not self.jobs:
+            self.since = time.monotonic()
         self.jobs.extend(jobs)
-        self.since = time.monotonic()
         with suppress(BrokenPipeError, ConnectionResetError):  # found dead when it is read
-            self.connection.send_bytes(pickle.dumps([job.item for job in jobs], protocol=pickle.HIGHEST_PROTOCOL))
+            self.connection.send_bytes(message)
+        return True
 
     def end(self) -> int:
         """Kill it and say how it ended (negative: a signal)."""
@@ -103,15 +116,16 @@ class _Run:
         self._yielded = 0
         self._waiting: deque[_Job] = deque()  # put back after a death, or drawn to see whether a worker is needed
         self._pool: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
         self._pool_size = workers
         self._failed_starts = 0
         self._seconds = CHUNK_SECONDS  # running mean per item; the first chunks hold one item
 
     def close(self) -> None:
         """End every worker."""
-        for worker in self._pool:
-            worker.end()
-        self._pool.clear()
+        for worker in list(self._pool):
+            self._end(worker)
+        self._selector.close()
 
     def in_order(self) -> Iterator[Outcome[Any, Any]]:
         """Outcomes by index; those that come early wait within the window."""
@@ -138,13 +152,13 @@ class _Run:
             yield from self._overdue()
 
     def _feed(self) -> None:
-        """Give work to idle workers, starting and ending workers as the work needs."""
-        for worker in [idle for idle in self._pool if idle.ready and not idle.jobs]:
+        """Give work to workers that will soon be idle, starting and ending workers as the work needs."""
+        for worker in [one for one in self._pool if one.ready and len(one.jobs) <= one.low]:
             if jobs := self._take():
-                worker.give(jobs)
+                if not worker.give(jobs):
+                    self._waiting.extendleft(reversed(jobs))
             elif self._exhausted and not self._waiting and not self._holds_jobs():
-                worker.end()
-                self._pool.remove(worker)
+                self._end(worker)
         starting = sum(not worker.ready for worker in self._pool)
         while len(self._pool) < self._pool_size and self._has_work(beyond=starting):
             self._pool.append(self._start())
@@ -203,36 +217,38 @@ class _Run:
             )
         connection = Connection(ours.detach())
         worker = _Worker(process=process, connection=connection)
+        self._selector.register(connection, selectors.EVENT_READ, worker)
         with suppress(BrokenPipeError, ConnectionResetError):
             connection.send_bytes(self._hello)
         return worker
 
+    def _end(self, worker: _Worker) -> int:
+        """Kill a worker and forget it; how it ended."""
+        self._pool.remove(worker)
+        self._selector.unregister(worker.connection)
+        return worker.end()
+
     def _ready_to_read(self) -> list[_Worker]:
-        by_connection = {worker.connection: worker for worker in self._pool}
-        return [
-            by_connection[ready] for ready in wait(list(by_connection), timeout=0.5) if isinstance(ready, Connection)
-        ]
+        return [key.data for key, _ in self._selector.select(timeout=0.5)]
 
     def _read(self, worker: _Worker) -> Iterator[Outcome[Any, Any]]:
-        """Everything that a worker has sent; its death is found here."""
+        """One message of a worker; its death is found here."""
         try:
-            while worker in self._pool and worker.connection.poll():
-                message = worker.connection.recv_bytes()
-                worker.since = time.monotonic()
-                if not worker.ready:
-                    self._greet(worker, pickle.loads(message))
-                    break
-                job = worker.jobs.popleft()
-                is_value, result, seconds = pickle.loads(message)
-                self._seconds = max(1e-4, 0.8 * self._seconds + 0.2 * seconds)
-                if is_value:
-                    yield Outcome(index=job.index, item=job.item, value=result)
-                else:
-                    yield Outcome(index=job.index, item=job.item, failure=result)
-                if not worker.jobs:
-                    break
+            message = worker.connection.recv_bytes()
         except (EOFError, ConnectionResetError):
             yield from self._bury(worker)
+            return
+        worker.since = time.monotonic()
+        if not worker.ready:
+            self._greet(worker, pickle.loads(message))
+            return
+        job = worker.jobs.popleft()
+        is_value, result, seconds = pickle.loads(message)
+        self._seconds = max(1e-4, 0.8 * self._seconds + 0.2 * seconds)
+        if is_value:
+            yield Outcome(index=job.index, item=job.item, value=result)
+        else:
+            yield Outcome(index=job.index, item=job.item, failure=result)
 
     def _greet(self, worker: _Worker, problem: str | None) -> None:
         if problem is not None:
@@ -255,10 +271,9 @@ class _Run:
 
     def _bury(self, worker: _Worker, *, timed_out: bool = False) -> Iterator[Outcome[Any, Any]]:
         """Put back what a dead worker held; the job it was on is tried once more, alone, then it is a failure."""
-        self._pool.remove(worker)
         with suppress(subprocess.TimeoutExpired):
             worker.process.wait(timeout=0 if timed_out else _GRACE_SECONDS)
-        code = worker.end()
+        code = self._end(worker)
         if not worker.ready:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:

@@ -7,10 +7,8 @@ OUT/.staging/new/        the finished outputs before they get their names (see p
 
 from __future__ import annotations
 
-import base64
 import json
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import FileIO
@@ -21,26 +19,25 @@ from typing import Any, Final
 from openus_data.errors import CorpusError, UsageError
 from openus_data.first_stage.journal import (
     Blob,
+    Found,
     Header,
     Journal,
     Record,
-    read_mark,
+    find_record,
     read_marks,
     read_record,
     read_records,
 )
-from openus_data.first_stage.records import EncodedSample, SourceResult
 from openus_data.records import Reject
 from openus_data.schema import BUILD_NAME
-from openus_data.shards import list_shards, read_sidecar, tar_bytes
+from openus_data.shards import list_shards, read_sidecar
 
 STAGING_DIR: Final = ".staging"
 RECORDS_NAME: Final = ".records"
 JOURNAL_NAME: Final = "journal"
 NEW_DIR: Final = "new"
 RECORDS_BOOK, JOURNAL_BOOK = 0, 1
-_DECIDED_LATER_BYTES: Final = 128
-"""What split and duplicate group may add to a sample's JSON."""
+_PLACE_BITS: Final = 64
 
 
 class Staging(AbstractContextManager["Staging"]):
@@ -57,15 +54,15 @@ class Staging(AbstractContextManager["Staging"]):
         self._journal = Journal(self.folder / JOURNAL_NAME)
         self._paths = book_paths(out)
         self._places: dict[int, int] = {}
-        """By the file's id as a number: 2 * start + book. A few numbers a file, so that a million fit."""
+        """By the file's id as a number: fingerprint, start and book as one number, so that a million fit."""
 
     def __enter__(self) -> Staging:
         self._journal.__enter__()
         self._handles = [path.open("rb", buffering=0) if path.exists() else None for path in self._paths]
-        for number, start in _stored_records(self._out):
-            self._places[number] = 2 * start + RECORDS_BOOK
+        for number, fingerprint, start in _stored_records(self._out):
+            self._places[number] = _known_place(fingerprint, start, RECORDS_BOOK)
         for mark in read_marks(self._paths[JOURNAL_BOOK]):
-            self._places[mark.item] = 2 * mark.start + JOURNAL_BOOK
+            self._places[mark.item] = _known_place(mark.fingerprint, mark.start, JOURNAL_BOOK)
         return self
 
     def __exit__(
@@ -79,19 +76,20 @@ class Staging(AbstractContextManager["Staging"]):
     def known(self, item: str) -> str | None:
         """Fingerprint of the work that was done on a source file, or None."""
         place = self._places.get(_number(item))
-        if place is None:
-            return None
-        book = place % 2
-        return f"{read_mark(self._paths[book], self._handle(book), place // 2).fingerprint:020x}"
+        return None if place is None else f"{place >> _PLACE_BITS:020x}"
 
     def place(self, item: str) -> tuple[int, int]:
         """Book and start of the record of a known source file."""
-        place = self._places[_number(item)]
+        place = self._places[_number(item)] & ((1 << _PLACE_BITS) - 1)
         return place % 2, place // 2
 
     def record_at(self, book: int, start: int) -> Record:
         """The record that starts at a known place of a book."""
         return read_record(self._paths[book], self._handle(book), start)
+
+    def packed_at(self, book: int, start: int) -> Found:
+        """The same with its header still packed."""
+        return find_record(self._paths[book], self._handle(book), start)
 
     def carried(self, datasets: set[str]) -> Iterator[Record]:
         """Records of the last build that belong to these datasets.
@@ -108,22 +106,10 @@ class Staging(AbstractContextManager["Staging"]):
                                  next_step="name this dataset too, so that it is built again")  # fmt: skip
             yield record
 
-    def keep(self, dataset: str, item: str, result: SourceResult) -> None:
-        """Write the result of one source file; an earlier record of it no longer counts."""
-        blobs = [b for s in result.samples for b in (s.image, s.mask) if b is not None]
-        header: Header = {
-            "dataset": dataset,
-            "item": item,
-            "fingerprint": result.fingerprint,
-            "frames": result.frames,
-            "skipped": result.skipped,
-            "ballot": result.ballot,
-            "prior": result.prior,
-            "rejects": [[r.stage, r.reason, r.detail] for r in result.rejects],
-            "samples": [_sample_header(sample) for sample in result.samples],
-            "blobs": [[len(b), zlib.crc32(b)] for b in blobs],
-        }
-        self._places[_number(item)] = 2 * self._journal.append(header, blobs).start + JOURNAL_BOOK
+    def keep(self, item: str, fingerprint: str, parts: Sequence[bytes]) -> None:
+        """Add the record of one source file; an earlier record of it no longer counts."""
+        start = self._journal.append(parts)
+        self._places[_number(item)] = _known_place(_number(fingerprint), start, JOURNAL_BOOK)
 
     def forget(self, items: set[str]) -> None:
         """Have these source files worked on again."""
@@ -183,35 +169,26 @@ def json_bytes(row: dict[str, Any]) -> bytes:
     return (json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _sample_header(sample: EncodedSample) -> dict[str, Any]:
-    row = dict(sample.candidate.row)
-    sizes = [len(sample.image), len(json_bytes(row)) + _DECIDED_LATER_BYTES]
-    return {
-        "row": row,
-        "thumbnail": base64.b64encode(sample.candidate.thumbnail).decode(),
-        "published": sample.candidate.published_split,
-        "chance": sample.chance,
-        "suffix": sample.suffix,
-        "has_mask": sample.mask is not None,
-        "size": sum(map(tar_bytes, [*sizes, *([len(sample.mask)] if sample.mask is not None else [])])),
-    }
-
-
 def _number(name: str) -> int:
     """A keyed id of 20 hexadecimal digits as a number: a tenth of the memory."""
     return int(name, 16)
 
 
-def _stored_records(out: Path) -> Iterator[tuple[int, int]]:
-    """Id and start of every record of the last build whose samples all lie in whole shards."""
+def _known_place(fingerprint: int, start: int, book: int) -> int:
+    return fingerprint << _PLACE_BITS | 2 * start + book
+
+
+def _stored_records(out: Path) -> Iterator[tuple[int, int, int]]:
+    """Id, fingerprint and start of every record of the last build whose samples all lie in whole shards."""
     records = out / RECORDS_NAME
     if is_whole(out):
-        yield from ((mark.item, mark.start) for mark in read_marks(records))
+        yield from ((mark.item, mark.fingerprint, mark.start) for mark in read_marks(records))
         return
     sound = {name for name in list_shards(out) if _size_of(out / name) is not None}
     for record in read_records(records):
-        if all(s["at"] is None or s["at"]["shard"] in sound for s in record.header["samples"]):
-            yield _number(record.header["item"]), record.start
+        header = record.header
+        if all(s["at"] is None or s["at"]["shard"] in sound for s in header["samples"]):
+            yield _number(header["item"]), _number(header["fingerprint"]), record.start
 
 
 def is_whole(out: Path) -> bool:

@@ -2,10 +2,11 @@
 
 A record is one source file: a small JSON header, then the encoded pictures. A record that a kill cut short is not
 counted, and is overwritten by the next run; everything before it stands. The file lies in OUT/.staging while a build
-runs; what later builds need of it, the headers and thumbnails, is kept in OUT/.records.
+runs; what later builds need of it, the headers with their thumbnails, is kept in OUT/.records, where the places of the
+pictures in the shards stand in for the pictures. Headers are packed by workers and never unpacked to be moved.
 
     with Journal(path) as journal:
-        journal.append(header, blobs)
+        journal.append(record_parts(header, blobs))
     for record in read_records(path): ...
 """
 
@@ -16,6 +17,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import FileIO
@@ -28,15 +30,20 @@ from openus_data.errors import CorpusError
 Header = dict[str, Any]
 """JSON of one record; its `blobs` are [size in bytes, CRC-32] of the bytes behind it, in order."""
 
+Place = dict[str, Any] | None
+"""Where a sample's bytes lie: `shard`, and `image` and `mask` as [offset, size, CRC-32]; None where nowhere."""
+
 _MAGIC: Final = b"OUSK"
+_PLACED_MAGIC: Final = b"OUSP"
+"""Of a record whose tail is not its blobs but JSON: the place of each of its samples."""
 _PREFIX: Final = struct.Struct("<4sIQ10s10s")
-"""Magic, length of the packed header, of the blobs, and the header's `item` and `fingerprint` as bytes."""
+"""Magic, length of the packed header, of the tail, and the header's `item` and `fingerprint` as bytes."""
 _CHECK: Final = struct.Struct("<I")
-"""CRC-32 of prefix and packed header, between the two."""
+"""CRC-32 of prefix, packed header and places; it stands between the first two."""
 _HEAD_BYTES: Final = _PREFIX.size + _CHECK.size
 _USUAL_BYTES: Final = 4096
-_SYNC_BYTES: Final = 128 << 20
-_COPY_BYTES: Final = 1 << 20
+_SYNC_BYTES: Final = 64 << 20
+"""Between two syncs, which run beside the build; twice this may not be on the disk yet."""
 _PACK_LEVEL: Final = 1
 
 
@@ -75,20 +82,17 @@ class Record:
 
     Args:
         path: the journal.
-        header: its JSON.
+        header: its JSON; in OUT/.records without blobs, and with the place of each sample as its `at`.
         start: where the record starts in the file, in bytes.
         offset: where its blobs start.
+        end: where the next record starts.
     """
 
     path: Path
     header: Header
     start: int
     offset: int
-
-    @property
-    def end(self) -> int:
-        """Where the next record starts."""
-        return self.offset + sum(int(size) for size, _ in self.header["blobs"])
+    end: int
 
     def blobs(self) -> list[Blob]:
         """Where its encoded bytes lie."""
@@ -111,6 +115,8 @@ class Journal(AbstractContextManager["Journal"]):
         self._handle: BinaryIO | None = None
         self._at = 0
         self._synced = 0
+        self._syncs = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._sync: Future[None] | None = None
 
     def __enter__(self) -> Journal:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,41 +128,38 @@ class Journal(AbstractContextManager["Journal"]):
         self._synced = self._at
         return self
 
-    def append(self, header: Header, blobs: Sequence[bytes | Path] = ()) -> Record:
-        """Add one record.
-
-        Args:
-            header: JSON of the record.
-            blobs: the bytes behind it in order; a path stands for the bytes of that file.
-        """
+    def append(self, parts: Sequence[bytes]) -> int:
+        """Add one record, as `record_parts` or `placed_parts` gives it; returns where it starts."""
         assert self._handle is not None, "used outside its block"
-        packed = pack(header)
-        blob_bytes = sum(int(size) for size, _ in header["blobs"])
-        prefix = _PREFIX.pack(_MAGIC, len(packed), blob_bytes, *(_id_bytes(header, n) for n in ("item", "fingerprint")))
+        start = self._at
         try:
-            self._write(prefix + _CHECK.pack(zlib.crc32(packed, zlib.crc32(prefix))) + packed)
-            for blob in blobs:
-                self._write(blob) if isinstance(blob, bytes) else self._copy(blob)
+            for part in parts:
+                self._write(part)
         except OSError:
-            os.ftruncate(self._handle.fileno(), self._at)  # the disk is full: what stands must stay sound
-            self._handle.seek(self._at)
+            os.ftruncate(self._handle.fileno(), start)  # the disk is full: what stands must stay sound
+            self._handle.seek(start)
             raise
-        offset = self._at + _HEAD_BYTES + len(packed)
-        record = Record(path=self._path, header=header, start=self._at, offset=offset)
-        if self._handle.tell() != record.end:
-            raise CorpusError("a record does not hold the bytes its header says", where=self._path.name)
-        self._at = record.end
+        self._at += sum(map(len, parts))
         if self._at - self._synced > _SYNC_BYTES:
-            os.fsync(self._handle.fileno())
+            self._wait_for_sync()
+            self._sync = self._syncs.submit(os.fsync, self._handle.fileno())
             self._synced = self._at
-        return record
+        return start
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._handle is not None, "used outside its block"
-        os.fsync(self._handle.fileno())
-        self._handle.close()
+        try:
+            self._wait_for_sync()
+            os.fsync(self._handle.fileno())
+        finally:
+            self._syncs.shutdown()
+            self._handle.close()
+
+    def _wait_for_sync(self) -> None:
+        if self._sync is not None:
+            self._sync.result()
 
     def _write(self, data: bytes) -> None:
         assert self._handle is not None, "used outside its block"
@@ -164,10 +167,27 @@ class Journal(AbstractContextManager["Journal"]):
         while view:
             view = view[self._handle.write(view) :]
 
-    def _copy(self, path: Path) -> None:
-        with path.open("rb") as source:
-            while data := source.read(_COPY_BYTES):
-                self._write(data)
+
+def record_parts(header: Header, blobs: Sequence[bytes] = ()) -> tuple[bytes, ...]:
+    """A record with these bytes behind it, to be written one part after the other; any process may make it.
+
+    Raises:
+        CorpusError: the header's `blobs` are not those.
+    """
+    if [size for size, _ in header["blobs"]] != [len(blob) for blob in blobs]:
+        raise CorpusError("a record does not hold the bytes its header says")
+    ids = (bytes.fromhex((header.get(name) or "").zfill(20)) for name in ("item", "fingerprint"))
+    packed = pack(header)
+    prefix = _PREFIX.pack(_MAGIC, len(packed), sum(map(len, blobs)), *ids)
+    return prefix + _CHECK.pack(_check(prefix, packed, b"")) + packed, *blobs
+
+
+def placed_parts(found: Found, places: Sequence[Place]) -> tuple[bytes, ...]:
+    """The record for OUT/.records of a record whose samples now lie at these places, its header as it was packed."""
+    tail = json.dumps(places, separators=(",", ":")).encode()
+    ids = (number.to_bytes(10, "big") for number in (found.mark.item, found.mark.fingerprint))
+    prefix = _PREFIX.pack(_PLACED_MAGIC, len(found.packed), len(tail), *ids)
+    return (prefix + _CHECK.pack(_check(prefix, found.packed, tail)) + found.packed + tail,)
 
 
 def pack(header: Header) -> bytes:
@@ -186,27 +206,28 @@ class Mark(NamedTuple):
     end: int
 
 
+class Found(NamedTuple):
+    """A sound record as it lies in its file.
+
+    Args:
+        mark: its ids and its place.
+        packed: its header, packed.
+        places: JSON of the places of its samples; None where its blobs are behind it.
+    """
+
+    mark: Mark
+    packed: bytes
+    places: bytes | None
+
+
 def read_marks(path: Path) -> Iterator[Mark]:
     """The marks of the sound records of a journal in order; stops at a torn end. No file, no records."""
-    if not path.exists():
-        return
-    with path.open("rb", buffering=0) as handle:
-        size, start = os.fstat(handle.fileno()).st_size, 0
-        while (found := _sound_at(handle, start, size)) is not None:
-            yield found[0]
-            start = found[0].end
+    return (found.mark for found in _walk(path))
 
 
 def read_records(path: Path) -> Iterator[Record]:
     """The sound records of a journal in order, without their blobs; stops at a torn end. No file, no records."""
-    if not path.exists():
-        return
-    with path.open("rb", buffering=0) as handle:
-        size, start = os.fstat(handle.fileno()).st_size, 0
-        while (found := _sound_at(handle, start, size)) is not None:
-            record = _record(path, *found)
-            yield record
-            start = record.end
+    return (_record(path, found) for found in _walk(path))
 
 
 def read_record(path: Path, handle: FileIO, start: int) -> Record:
@@ -215,50 +236,60 @@ def read_record(path: Path, handle: FileIO, start: int) -> Record:
     Raises:
         CorpusError: there is none.
     """
-    return _record(path, *_found_at(path, handle, start))
+    return _record(path, find_record(path, handle, start))
 
 
-def read_mark(path: Path, handle: FileIO, start: int) -> Mark:
-    """The mark of the record that starts at a known place of an open journal.
-
-    Raises:
-        CorpusError: there is none.
-    """
-    return _found_at(path, handle, start)[0]
-
-
-def _found_at(path: Path, handle: FileIO, start: int) -> tuple[Mark, bytes]:
+def find_record(path: Path, handle: FileIO, start: int) -> Found:
+    """The same with its header still packed; raises alike."""
     found = _sound_at(handle, start, os.fstat(handle.fileno()).st_size)
     if found is None:
         raise CorpusError("a staged record is damaged", where=path.name, next_step="run the build again")
     return found
 
 
-def _record(path: Path, mark: Mark, packed: bytes) -> Record:
-    return Record(path=path, header=json.loads(zlib.decompress(packed)), start=mark.start, offset=mark.offset)
+def _walk(path: Path) -> Iterator[Found]:
+    if not path.exists():
+        return
+    with path.open("rb", buffering=0) as handle:
+        size, start = os.fstat(handle.fileno()).st_size, 0
+        while (found := _sound_at(handle, start, size)) is not None:
+            yield found
+            start = found.mark.end
 
 
-def _sound_at(handle: FileIO, start: int, file_bytes: int) -> tuple[Mark, bytes] | None:
-    """Mark and packed header of the record at `start`; None where no whole record is."""
+def _record(path: Path, found: Found) -> Record:
+    mark, header = found.mark, json.loads(zlib.decompress(found.packed))
+    if found.places is not None:
+        header["blobs"] = []
+        for sample, place in zip(header["samples"], json.loads(found.places), strict=True):
+            sample["at"] = place
+    return Record(path=path, header=header, start=mark.start, offset=mark.offset, end=mark.end)
+
+
+def _sound_at(handle: FileIO, start: int, file_bytes: int) -> Found | None:
+    """The record at `start`; None where no whole one is."""
     data = os.pread(handle.fileno(), _HEAD_BYTES + _USUAL_BYTES, start)
     if len(data) < _HEAD_BYTES:
         return None
-    magic, packed_bytes, blob_bytes, item, fingerprint = _PREFIX.unpack_from(data)
+    magic, packed_bytes, tail_bytes, item, fingerprint = _PREFIX.unpack_from(data)
     offset = start + _HEAD_BYTES + packed_bytes
-    if magic != _MAGIC or offset + blob_bytes > file_bytes:
+    end = offset + tail_bytes
+    if magic not in (_MAGIC, _PLACED_MAGIC) or end > file_bytes:
         return None
-    if packed_bytes > _USUAL_BYTES:
-        data += os.pread(handle.fileno(), packed_bytes - _USUAL_BYTES, start + len(data))
+    is_placed = magic == _PLACED_MAGIC
+    checked_bytes = (end if is_placed else offset) - start
+    if checked_bytes > len(data):
+        data += os.pread(handle.fileno(), checked_bytes - len(data), start + len(data))
     packed = data[_HEAD_BYTES : _HEAD_BYTES + packed_bytes]
-    if zlib.crc32(packed, zlib.crc32(data[: _PREFIX.size])) != _CHECK.unpack_from(data, _PREFIX.size)[0]:
+    places = data[_HEAD_BYTES + packed_bytes : checked_bytes] if is_placed else None
+    if _check(data[: _PREFIX.size], packed, places or b"") != _CHECK.unpack_from(data, _PREFIX.size)[0]:
         return None
     numbers = int.from_bytes(item, "big"), int.from_bytes(fingerprint, "big")
-    return Mark(*numbers, start, offset, offset + blob_bytes), packed
+    return Found(Mark(*numbers, start, offset, end), packed, places)
 
 
-def _id_bytes(header: Header, name: str) -> bytes:
-    """An id of 20 hexadecimal digits as 10 bytes; zeros where the header has none."""
-    return int(header.get(name) or "0", 16).to_bytes(10, "big")
+def _check(prefix: bytes, packed: bytes, places: bytes) -> int:
+    return zlib.crc32(places, zlib.crc32(packed, zlib.crc32(prefix)))
 
 
 def _sound_length(path: Path) -> int:

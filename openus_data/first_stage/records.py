@@ -64,11 +64,13 @@ class SourceTask:
         item: the file.
         known: fingerprint of the work that was done on it before, or None.
         prior: scan area that is taken in place of what the file shows (see `votes`), or None.
+        ballot: what the file said when it was worked on without one, or None.
     """
 
     item: Item
     known: str | None = None
     prior: Cone | None = None
+    ballot: dict[str, Any] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +117,25 @@ class SourceResult:
     ballot: dict[str, Any] | None = field(default=None, repr=False)
     prior: str | None = None
     seen: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedResult:
+    """What became of one file, ready for the journal.
+
+    Args:
+        item: keyed id of the file.
+        fingerprint, is_unchanged, rejects, ballot, seen: as in `SourceResult`.
+        parts: the record (see `journal.record_parts`); empty where nothing changed.
+    """
+
+    item: str
+    fingerprint: str
+    is_unchanged: bool = False
+    rejects: tuple[Reject, ...] = ()
+    ballot: dict[str, Any] | None = field(default=None, repr=False)
+    seen: int | None = None
+    parts: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 def item_text(item: Item) -> str:

@@ -1,4 +1,4 @@
-"""Running `process` over every file of a build, and taking in what earlier runs have done already.
+"""Running `work` over every file of a build, and taking in what earlier runs have done already.
 
 first = FirstStage(plan, staging)
 first.run()                         # every file that needs it is worked on
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -21,14 +21,14 @@ from openus_data.build_plan import BuildPlan
 from openus_data.build_report import PIXEL_LIBRARIES, DatasetCounts, is_failure, versions
 from openus_data.errors import UsageError
 from openus_data.executor import Outcome, TaskLimits, open_executor
-from openus_data.first_stage.candidate import process
 from openus_data.first_stage.folder import RECORDS_BOOK, RECORDS_NAME, Staging, is_whole, read_build, rejects_of
 from openus_data.first_stage.inputs import Inputs
 from openus_data.first_stage.journal import Record
-from openus_data.first_stage.records import SourceResult, SourceTask, StageOne, item_id
+from openus_data.first_stage.records import SourceTask, StagedResult, StageOne, item_id
 from openus_data.first_stage.sample_table import SampleTableBuilder
 from openus_data.first_stage.seen import SeenFiles, file_states, seen_key
-from openus_data.first_stage.votes import Votes, cone_digest
+from openus_data.first_stage.staged import work
+from openus_data.first_stage.votes import Ballot, Votes, cone_digest
 from openus_data.manifest import read_rejects
 from openus_data.progress import Progress
 from openus_data.records import Cone, Item, Reject
@@ -73,6 +73,10 @@ class FirstStage:
     _inputs: Inputs = field(default_factory=Inputs)
     _seen: dict[str, tuple[SeenFiles, list[int]]] = field(default_factory=dict)
     _items: bytearray = field(default_factory=bytearray)
+    _votes: Votes = field(default_factory=Votes)
+    _uncounted: bytearray = field(default_factory=bytearray)
+    """Ids of the files whose ballots lie in their records and were not counted as they came."""
+    _doubtful: list[str] = field(default_factory=list)
     _carried: set[str] = field(default_factory=set)
     _said: set[tuple[str, str, str]] = field(default_factory=set)
 
@@ -121,7 +125,7 @@ class FirstStage:
             self._mend()
         if self._carried:
             self._carry_over(table)
-        for record, book in self._records():
+        for record, book in self._records(self._inputs.items()):
             header = record.header
             counts = self.counts[header["dataset"]]
             counts.frames += header["frames"]
@@ -166,11 +170,11 @@ class FirstStage:
         else:
             logger.warning("%s %s: %s: %s", reject.dataset, reject.item, reject.reason, reject.detail)
 
-    def _outcomes(self, tasks: Iterable[SourceTask]) -> Iterator[Outcome[SourceTask, SourceResult]]:
+    def _outcomes(self, tasks: Iterable[SourceTask]) -> Iterator[Outcome[SourceTask, StagedResult]]:
         request, bounds = self.plan.request, self.plan.recipe.limits
         limits = TaskLimits(seconds=bounds.seconds, memory_mb=bounds.memory_mb)
         executor = open_executor(request.executor, workers=request.workers, limits=limits)
-        yield from executor.run(partial(process, stage=self._stage), tasks)
+        yield from executor.run(partial(work, stage=self._stage), tasks)
 
     def _tasks(self, progress: Progress) -> Iterator[SourceTask]:
         """Every file that may need work; those that have not changed since they were read are counted and left out."""
@@ -199,14 +203,15 @@ class FirstStage:
 
     def _reuse(self, dataset: str, name: str, fingerprint: str, key: int | None) -> None:
         self.reused += 1
+        self._uncounted += name.encode()
         self._inputs.add(dataset, name, fingerprint)
         if key is not None:
             self._seen[dataset][1].append(key)
 
-    def _take(self, outcome: Outcome[SourceTask, SourceResult]) -> None:
+    def _take(self, outcome: Outcome[SourceTask, StagedResult]) -> None:
         item = outcome.item.item
-        name = item_id(item, self._stage.datasets[item.dataset])
         result = outcome.value
+        name = item_id(item, self._stage.datasets[item.dataset]) if result is None else result.item
         if result is None:
             kind, detail = (outcome.failure.kind, outcome.failure.detail) if outcome.failure else ("error", "")
             self._add_unrecorded(
@@ -219,51 +224,54 @@ class FirstStage:
                 self._add_unrecorded(reject)
         else:
             self.worked_on += 1
-            self._keep(item.dataset, name, result)
+            self._keep(result)
+            self._count_vote(item.dataset, name, result.ballot, is_mended=False)
             self._inputs.add(item.dataset, name, result.fingerprint)
             if result.seen is not None:
                 self._seen[item.dataset][1].append(result.seen)
 
-    def _keep(self, dataset: str, name: str, result: SourceResult) -> None:
-        self.staging.keep(dataset, name, result)
+    def _keep(self, result: StagedResult) -> None:
+        self.staging.keep(result.item, result.fingerprint, result.parts)
         self._inputs.turned_away += len(result.rejects)
         for reject in result.rejects:
             if is_failure(reject):
                 self._say(reject)
 
-    def _records(self) -> Iterator[tuple[Record, int]]:
-        """The records of all files but carried ones, in the order in which they lie on the disk."""
-        for book, start in sorted(map(self.staging.place, self._inputs.items())):
+    def _records(self, items: Iterable[str]) -> Iterator[tuple[Record, int]]:
+        """The records of files but carried ones, in the order in which they lie on the disk."""
+        for book, start in sorted(map(self.staging.place, items)):
             yield self.staging.record_at(book, start), book
+
+    def _count_vote(self, dataset: str, name: str, ballot: Ballot | None, *, is_mended: bool) -> None:
+        if ballot is not None:
+            self._votes.add(dataset, ballot)
+            if is_mended or Votes.is_doubtful(ballot):
+                self._doubtful.append(name)
 
     def _mend(self) -> None:
         """Work again on files whose scan area is doubtful, or no longer, now that all have cast their ballots."""
-        votes = Votes()
-        doubtful = []
-        for record, _ in self._records():
+        known = bytes(self._uncounted).decode()
+        self._uncounted.clear()
+        for record, _ in self._records(known[i : i + _ITEM_LETTERS] for i in range(0, len(known), _ITEM_LETTERS)):
             header = record.header
-            if header["ballot"] is not None:
-                votes.add(header["dataset"], header["ballot"])
-                if header["prior"] or Votes.is_doubtful(header["ballot"]):
-                    doubtful.append(header["item"])
-        wanted: dict[str, tuple[Cone | None, dict[str, Any]]] = {}
-        for name in doubtful:
+            self._count_vote(header["dataset"], header["item"], header["ballot"], is_mended=bool(header["prior"]))
+        wanted: dict[str, tuple[Cone | None, Ballot]] = {}
+        for name in self._doubtful:
             header = self.staging.record_at(*self.staging.place(name)).header
-            prior = votes.prior(header["dataset"], header["ballot"])
+            prior = self._votes.prior(header["dataset"], header["ballot"])
             self.mended += prior is not None
             if header["prior"] != (None if prior is None else cone_digest(prior)):
                 wanted[name] = prior, header["ballot"]
         for outcome in self._outcomes(self._again(wanted)) if wanted else ():
-            item, result = outcome.item.item, outcome.value
+            result = outcome.value
             if result is not None and not result.is_unchanged and result.fingerprint:
-                name = item_id(item, self._stage.datasets[item.dataset])
-                self._keep(item.dataset, name, replace(result, ballot=wanted[name][1]))
+                self._keep(result)
 
-    def _again(self, wanted: Mapping[str, tuple[Cone | None, dict[str, Any]]]) -> Iterator[SourceTask]:
+    def _again(self, wanted: Mapping[str, tuple[Cone | None, Ballot]]) -> Iterator[SourceTask]:
         for source in self.plan.sources:
             for entry in source.list():
                 if isinstance(entry, Item) and (name := item_id(entry, source.terms)) in wanted:
-                    yield SourceTask(item=entry, prior=wanted[name][0])
+                    yield SourceTask(item=entry, prior=wanted[name][0], ballot=wanted[name][1])
 
     def _check_carried(self) -> None:
         """Find out which datasets of earlier builds stay, and whether they can."""

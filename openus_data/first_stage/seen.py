@@ -13,6 +13,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -40,6 +42,7 @@ class SeenFiles:
 
     def __init__(self, path: Path, keys: NDArray[np.uint64]) -> None:
         self._path, self._keys = path, keys
+        self._sorted = array("Q", keys.tobytes())
 
     @classmethod
     def load(cls, root: Path, out: Path, dataset: str) -> SeenFiles:
@@ -53,8 +56,8 @@ class SeenFiles:
         return cls(path, keys)
 
     def __contains__(self, key: int) -> bool:
-        at = int(np.searchsorted(self._keys, np.uint64(key)))
-        return at < len(self._keys) and int(self._keys[at]) == key
+        at = bisect_left(self._sorted, key)
+        return at < len(self._sorted) and self._sorted[at] == key
 
     def save(self, keys: Iterable[int]) -> None:
         """Keep these keys for the next build; a folder that cannot be written costs time then, and nothing else."""

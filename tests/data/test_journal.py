@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from openus_data.errors import CorpusError
 from openus_data.first_stage import journal
-from openus_data.first_stage.journal import Journal, read_records
+from openus_data.first_stage.journal import Journal, placed_parts, read_records, record_parts
 
 
 def header(name: str, *blobs: bytes) -> journal.Header:
@@ -21,7 +21,9 @@ def header(name: str, *blobs: bytes) -> journal.Header:
 def filled(path: Path) -> list[int]:
     """Write three records; returns where each ends."""
     with Journal(path) as book:
-        return [book.append(header(n, b"x" * 50, b"y"), [b"x" * 50, b"y"]).end for n in "abc"]
+        for name in "abc":
+            book.append(record_parts(header(name, b"x" * 50, b"y"), [b"x" * 50, b"y"]))
+    return [record.end for record in read_records(path)]
 
 
 def test_records_and_blobs_come_back(tmp_path: Path) -> None:
@@ -44,7 +46,7 @@ def test_a_long_header_comes_back(tmp_path: Path) -> None:
     text = str(list(range(9000)))
     with Journal(tmp_path / "j") as book:
         for name in "ab":
-            book.append(header(name) | {"text": text})
+            book.append(record_parts(header(name) | {"text": text}))
     assert [r.header["text"] for r in read_records(tmp_path / "j")] == [text, text]
 
 
@@ -68,7 +70,7 @@ def test_a_cut_at_any_byte_keeps_the_whole_records_and_goes_on(
     path.write_bytes(path.read_bytes()[:cut])
     whole = sum(end <= cut for end in ends)
     with Journal(path) as book:
-        book.append(header("d", b"z"), [b"z"])
+        book.append(record_parts(header("d", b"z"), [b"z"]))
     records = list(read_records(path))
     assert [r.header["item"] for r in records] == [*"abc"[:whole], "d"]
     assert records[-1].blobs()[0].read() == b"z"
@@ -89,19 +91,56 @@ def test_a_flipped_byte_ends_the_sound_part(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_what_stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path / "j")
     with Journal(tmp_path / "j") as book:
-        monkeypatch.setattr(book, "_copy", lambda path: (_ for _ in ()).throw(OSError(28, "No space left")))
+        head, blob = record_parts(header("d", b"1"), [b"1"])
+        write = book._write
+        monkeypatch.setattr(book, "_write", lambda part: full_disk() if part == blob else write(part))
         with pytest.raises(OSError, match="No space"):
-            book.append(header("d", b"1"), [b"1", tmp_path / "big"])
+            book.append((head, blob))
         monkeypatch.undo()
-        book.append(header("e"))
+        book.append(record_parts(header("e")))
     assert [r.header["item"] for r in read_records(tmp_path / "j")] == ["a", "b", "c", "e"]
 
 
-def test_bytes_of_a_file_are_copied_in(tmp_path: Path) -> None:
-    (tmp_path / "big").write_bytes(b"q" * 3_000_000)
-    with Journal(tmp_path / "j") as book:
-        record = book.append(header("a", b"q" * 3_000_000), [tmp_path / "big"])
-    assert record.blobs()[0].read() == b"q" * 3_000_000
+def full_disk() -> None:
+    raise OSError(28, "No space left")
+
+
+def test_a_header_that_names_other_bytes_is_refused() -> None:
+    with pytest.raises(CorpusError, match="does not hold the bytes"):
+        record_parts(header("a", b"12"), [b"1"])
+
+
+def placed(path: Path) -> list[journal.Place]:
+    """Write a record without and one with many samples, as OUT/.records has them; returns the places of the second."""
+    places: list[journal.Place] = [{"shard": f"s{n}", "image": [n, 2, 3], "mask": None} for n in range(200)]
+    samples = [{"row": {"n": n}} for n in range(len(places))]
+    with Journal(path.with_name("journal")) as book:
+        book.append(record_parts(header("a") | {"samples": []}))
+        book.append(record_parts(header("b", b"123") | {"samples": samples}, [b"123"]))
+    with path.with_name("journal").open("rb", buffering=0) as handle, Journal(path) as records:
+        for mark, at in zip(journal.read_marks(path.with_name("journal")), ([], places), strict=True):
+            records.append(placed_parts(journal.find_record(path, handle, mark.start), at))
+    return places
+
+
+def test_a_record_moves_with_its_header_and_gets_its_places(tmp_path: Path) -> None:
+    places = placed(tmp_path / "records")
+    first, second = read_records(tmp_path / "records")
+    assert (first.header["item"], first.header["samples"], first.end) == ("a", [], second.start)
+    assert [sample["at"] for sample in second.header["samples"]] == places
+    assert (second.header["blobs"], second.end) == ([], (tmp_path / "records").stat().st_size)
+
+
+@given(at=st.integers(0, 4000), bit=st.integers(0, 7))
+def test_a_flipped_bit_never_gives_another_place(tmp_path_factory: pytest.TempPathFactory, at: int, bit: int) -> None:
+    path = tmp_path_factory.mktemp("flip") / "records"
+    placed(path)
+    whole, data = [r.header for r in read_records(path)], bytearray(path.read_bytes())
+    data[-1 - at % len(data)] ^= 1 << bit
+    path.write_bytes(data)
+    found = [r.header for r in read_records(path)]
+    assert found == whole[: len(found)]
+    assert len(found) < len(whole)
 
 
 def test_no_file_has_no_records(tmp_path: Path) -> None:
