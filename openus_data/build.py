@@ -48,8 +48,8 @@ __all__ = ["BuildReport", "BuildRequest", "build"]
 
 logger = logging.getLogger(__name__)
 _MOST_NAMES: Final = 3
-_FEW_BYTES: Final = 128 << 20
-"""Shards of so little are written by the main process: a worker takes longer to start."""
+_FEW_SAMPLES, _FEW_BYTES = 500, 128 << 20
+"""So little is written to shards by the main process: a worker takes longer to start."""
 
 
 def build(request: BuildRequest) -> BuildReport:
@@ -186,8 +186,9 @@ def _write_shards(plan: BuildPlan, staging: Staging, table: SampleTable, assignm
         Progress("shards", total=len(plans), quiet=plan.request.quiet, unit="shards") as progress,
         TableWriter(staging.new / MANIFEST_NAME, manifest_schema()) as manifest,
     ):
-        size_bytes = int(table.size_bytes[assignment.is_kept].sum())
-        results = _shard_results(plan, [shard for shard, _ in plans], size_bytes)
+        sizes = table.size_bytes[assignment.is_kept]
+        is_little = len(sizes) <= _FEW_SAMPLES and int(sizes.sum()) <= _FEW_BYTES
+        results = _shard_results(plan, [shard for shard, _ in plans], by_workers=not is_little)
         for result, (_, indices) in zip(results, plans, strict=True):
             _note(built, result, indices)
             manifest.write_table(result.table())
@@ -195,9 +196,9 @@ def _write_shards(plan: BuildPlan, staging: Staging, table: SampleTable, assignm
     return built
 
 
-def _shard_results(plan: BuildPlan, shards: list[ShardPlan], size_bytes: int) -> Iterator[ShardResult]:
-    """The shards in order, each written by a worker unless all of them are small."""
-    if size_bytes <= _FEW_BYTES:
+def _shard_results(plan: BuildPlan, shards: list[ShardPlan], *, by_workers: bool) -> Iterator[ShardResult]:
+    """The shards in order, written by workers or by this process."""
+    if not by_workers:
         yield from map(write_shard, shards)
         return
     executor = open_executor("local", workers=plan.request.workers, limits=TaskLimits(seconds=0, memory_mb=0))

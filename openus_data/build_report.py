@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 from collections import Counter
@@ -166,10 +167,14 @@ def build_json(
 
 def versions(names: Sequence[str] = _VERSIONED) -> dict[str, str]:
     """Releases of what the bytes depend on."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: _release(name) for name in names}
+    return {name: release for name, release in found.items() if release is not None}
+
+
+@functools.cache
+def _release(name: str) -> str | None:
+    """The installed release of a library, or None; looked up once, since that takes milliseconds each."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -118,3 +118,7 @@ def test_a_thumbnail_is_the_mean_of_each_cell(height: int, width: int, seed: int
     )  # a cell of the thumbnail is height x width of these
     means = blown_up.reshape(32, height, 32, width).mean(axis=(1, 3))
     assert np.abs(duplicates.thumbnail(pixels) - means).max() <= 0.5 + 1e-6
+
+
+def test_a_large_white_picture_has_a_white_thumbnail() -> None:
+    assert duplicates.thumbnail(np.full((3000, 3001), 255, np.uint8)).min() == 255  # its sum is beyond 31 bits

@@ -72,6 +72,16 @@ def by_index(outcomes: Iterator[Outcome[int, int]]) -> Result:
     return sorted(outcomes, key=lambda outcome: outcome.index)
 
 
+def doubled(data: bytes) -> bytes:
+    return data + data
+
+
+def test_items_and_results_larger_than_a_socket_do_not_block_each_other() -> None:
+    items = [bytes([n]) * (1 << 10 if n % 3 else 1 << 20) for n in range(90)]
+    outcomes = list(LocalExecutor(workers=2).run(doubled, items, ordered=True))
+    assert [outcome.value for outcome in outcomes] == [doubled(item) for item in items]
+
+
 def test_every_item_comes_back_once_with_its_value() -> None:
     outcomes = by_index(LocalExecutor(workers=2).run(square, range(500)))
     assert [outcome.item for outcome in outcomes] == list(range(500))

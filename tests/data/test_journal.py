@@ -143,5 +143,16 @@ def test_a_flipped_bit_never_gives_another_place(tmp_path_factory: pytest.TempPa
     assert len(found) < len(whole)
 
 
+def test_a_sync_that_fails_beside_the_build_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "_SYNC_BYTES", 10)
+    with pytest.raises(OSError, match="No space"), Journal(tmp_path / "j") as book:
+        with monkeypatch.context() as patch:
+            patch.setattr(journal.os, "fsync", lambda handle: full_disk())
+            book.append(record_parts(header("a")))
+            assert book._sync is not None
+            assert book._sync.exception() is not None
+        book.append(record_parts(header("b")))
+
+
 def test_no_file_has_no_records(tmp_path: Path) -> None:
     assert list(read_records(tmp_path / "none")) == []

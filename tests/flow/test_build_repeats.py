@@ -26,7 +26,9 @@ __all__ = ["inline"]
 SCRIPT = """
 import sys
 from pathlib import Path
+from openus_data import build as module
 from openus_data.build import BuildRequest, build
+module._FEW_SAMPLES = 0  # workers write the shards too
 tmp, out, workers = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 folders = {"out": tmp / out, "root": tmp / "root", "images": tmp / "images"}
 build(BuildRequest(**folders, name="clinic", workers=workers, policy="keep", quiet=True))
