@@ -3,11 +3,15 @@
     python benchmarks/step.py --recipe quickstart
     python benchmarks/step.py --recipe openus_small --batch 32      # on a GPU
     python benchmarks/step.py --recipe quickstart --wait 0 1        # share of a step spent waiting for data
+    python benchmarks/step.py --recipe quickstart --plan            # the rule behind `openus-model plan`, checked here
 
 Naive means what the method's description suggests at first: one backbone call per view, a loop over view pairs in the
 loss, a loop over images with host syncs for the masks, one clip, update and average per tensor, and images that arrive
 as float RGB. Weights, scan kernel and arithmetic are the same. Batches are ready at once. With `--wait`, whole runs
-read 512 x 512 JPEGs from shards instead, with so many reader processes each.
+read 512 x 512 JPEGs from shards instead, with so many reader processes each. With `--plan`, a plain training step of
+the backbone alone is timed on large views; its time per multiply-add times the plan's multiply-adds is what `plan`
+would say, as it does from a published speed for a named card, and stands beside a real step. Memory likewise:
+gradients, moments and activations against what a first step adds.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import resource
 import tempfile
 import time
 from collections import defaultdict
@@ -29,11 +34,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from openus_model.assemble import build_engine, make_clock
+from openus_model.backbones import build_backbone
 from openus_model.contracts import Batch
+from openus_model.describe import describe
 from openus_model.distributed import World
 from openus_model.engine import Engine
 from openus_model.method import OpenUSMethod
-from openus_model.plan import synthetic_batch
+from openus_model.plan import plan, synthetic_batch
 from openus_model.pretrain import pretrain
 from openus_model.recipe import PretrainRecipe, load_recipe
 
@@ -235,6 +242,67 @@ def waits(recipe: str, workers: Sequence[int], *, steps: int, overrides: Sequenc
     return rows
 
 
+def plain_step(recipe: PretrainRecipe, images: int, device: torch.device) -> Callable[[], None]:
+    """Forward, backward and update of the backbone alone on large views, as when it is trained to classify."""
+    backbone: Any = build_backbone(recipe.backbone.name, drop_path=0.0).to(device)
+    optimizer = torch.optim.AdamW(backbone.parameters(), lr=1e-4)
+    side = recipe.views.global_size
+    image_BCHW = torch.randn(images, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.engine.precision == "bf16"):
+            loss = backbone(image_BCHW).pooled_BD.square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def resident(device: torch.device) -> float:
+    """GiB that the process holds now."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device) / 2**30
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**30
+
+
+def check_plan(recipe_name: str, *, batch: int | None, steps: int, overrides: Sequence[str] = ()) -> dict[str, float]:
+    """The plan's forecast of a step's seconds and memory, and what a step takes."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    settings = (*overrides, *([f"engine.batch_size={batch}"] if batch else []))
+    recipe = load_recipe(recipe_name, settings)
+    images = recipe.engine.batch_size
+    if recipe.engine.threads:
+        torch.set_num_threads(recipe.engine.threads)
+    engine = build(recipe, synthetic_batch(recipe, images), device)
+    before = resident(device)
+    engine.one_step()
+    peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else _most_resident()
+    seconds, _ = per_step(engine.one_step, steps, device)
+    plain, _ = per_step(plain_step(recipe, images, device), steps, device)
+    told = plan(recipe_name, overrides=settings)
+    work = describe(recipe.backbone.name, image_px=recipe.views.global_size).backbones[0].multiply_adds
+    forecast = plain / (3 * work) * told.multiply_adds_per_image
+    gib = sum(told.memory_gib[part] for part in ("gradients", "optimizer", "activations"))
+    return {
+        "images": images, "plain_seconds": plain, "forecast_seconds": forecast, "step_seconds": seconds,
+        "forecast_gib": gib, "step_gib": peak - before,
+    }  # fmt: skip
+
+
+def _most_resident() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def tell_plan(name: str, told: dict[str, float]) -> None:
+    """Print the comparison."""
+    print(f"{name}, {told['images']:.0f} images; a plain step of the backbone takes {told['plain_seconds']:.3f} s")
+    print("| a step's | the plan's rule says | measured | measured / said |\n|---|---|---|---|")
+    for what, said, got in (("seconds", "forecast_seconds", "step_seconds"), ("GiB", "forecast_gib", "step_gib")):
+        print(f"| {what} | {told[said]:.3f} | {told[got]:.3f} | {told[got] / told[said]:.2f} |")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -243,7 +311,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--set", nargs="*", default=[])
     parser.add_argument("--wait", type=int, nargs="+", metavar="WORKERS", help="time whole runs from shards")
+    parser.add_argument("--plan", action="store_true", help="hold the plan's rule against a step")
     arguments = parser.parse_args(argv)
+    if arguments.plan:
+        tell_plan(
+            arguments.recipe,
+            check_plan(arguments.recipe, batch=arguments.batch, steps=arguments.steps, overrides=arguments.set),
+        )
+        return
     if arguments.wait:
         print("| reader processes | wait share | step, s | images/s |\n|---|---|---|---|")
         for row in waits(arguments.recipe, arguments.wait, steps=arguments.steps, overrides=arguments.set):

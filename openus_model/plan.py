@@ -6,7 +6,7 @@
 Work is counted on the recipe's own networks (multiply-adds of every pass of a step) and memory on one image's own
 graph. Speed comes either from steps timed here, or, for a named GPU, from the one published training speed of VMamba
 (314 images per second, small, 224 pixels, A100) scaled by work and by memory bandwidth, since the scan is bound by it.
-docs/log.md says how the estimate was checked, and against what it was not.
+docs/explain/method.md says how the estimate was checked, and against what it was not.
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ VIEWS_PER_CORE_S = 212.0
 """Measured: images per second and core for 2 x 224 + 8 x 96 views from 512 px JPEGs (mean 86 kB), decoding included."""
 PAPER_VIEW_PX = 2 * 224**2 + 8 * 96**2
 TIMED_STEPS = 3
+CHECK = (
+    "on a CPU, the same scaling from a plain training step said 1.13 times the seconds and 1.01 times the GiB "
+    "that a step of openus_small took; no GPU has confirmed it"
+)
+"""Measured: `python benchmarks/step.py --plan`, docs/explain/method.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +86,7 @@ class PlanReport:
     Args:
         recipe, gpus, gpu, images: what was asked.
         basis: what the speed rests on.
+        check: how that was checked; empty where steps were timed.
         steps, epochs: length of the run.
         multiply_adds_per_image: of all passes of a step, backward counted twice a forward.
         step_seconds, images_per_second, hours, gpu_hours: of the whole run; expect 30 % either way for a named GPU.
@@ -95,6 +101,7 @@ class PlanReport:
     gpu: str
     images: int
     basis: str
+    check: str
     steps: int
     epochs: float
     multiply_adds_per_image: float
@@ -125,18 +132,20 @@ class PlanReport:
 
     def to_text(self) -> str:
         """A page for a person."""
-        memory = ", ".join(f"{name} {value:.1f}" for name, value in self.memory_gib.items())
+        memory = ", ".join(f"{name} {value:.2g}" for name, value in self.memory_gib.items() if name != "total")
         room = "" if self.memory_of_gpu_gib is None else f" of {self.memory_of_gpu_gib:.0f}"
+        gpu_hours = "" if self.gpu == HERE else f", {self.gpu_hours:.3g} GPU hours"
         lines = [
             f"{self.recipe} on {self.gpus} x {self.gpu}: {self.images} images x {self.epochs:g} epochs, "
             f"{self.steps} steps",
             f"work    {self.multiply_adds_per_image / 1e9:.1f} G multiply-adds an image, backward included",
             f"time    {self.step_seconds:.3f} s a step, {self.images_per_second:.0f} images/s, "
-            f"{self.hours:.1f} h, {self.gpu_hours:.0f} GPU hours",
-            f"memory  {self.memory_gib['total']:.1f}{room} GiB a GPU ({memory})",
-            f"I/O     {self.corpus_gb:.1f} GB of shards, {self.read_mb_per_s:.0f} MB/s, "
-            f"{self.reader_cores:.1f} reader cores, {self.checkpoint_gb:.2f} GB a checkpoint",
+            f"{self.hours:.3g} h{gpu_hours}",
+            f"memory  {self.memory_gib['total']:.1f}{room} GiB a process ({memory})",
+            f"I/O     {self.corpus_gb:.2g} GB of shards, {self.read_mb_per_s:.2g} MB/s, "
+            f"{self.reader_cores:.2g} reader cores, {self.checkpoint_gb:.2g} GB a checkpoint",
             f"basis   {self.basis}",
+            *([f"checked {self.check}"] if self.check else []),
         ]
         if not self.fits:
             lines.append("the batch does not fit: lower engine.batch_size, raise engine.accumulate, or set "
@@ -178,9 +187,9 @@ def plan(
         step_seconds /= SEVERAL_GPUS if gpus > 1 else 1.0
         basis = (
             f"VMamba-S trains at {ANCHOR_IMAGES_PER_S:.0f} images/s on an A100 (its README), "
-            "scaled by work and memory bandwidth; not measured on this card"
+            "scaled by work and memory bandwidth; expect 30 % either way"
         )
-    memory = _memory(method, activations * batch / gpus / accumulate)
+    memory = _memory(method, activations * batch / gpus / accumulate, on_gpu=gpu != HERE or torch.cuda.is_available())
     speed = batch / step_seconds
     return PlanReport(
         recipe=resolved.name,
@@ -188,6 +197,7 @@ def plan(
         gpu=gpu,
         images=images,
         basis=basis,
+        check="" if gpu == HERE else CHECK,
         steps=clock.steps,
         epochs=resolved.schedule.epochs,
         multiply_adds_per_image=work,
@@ -219,6 +229,7 @@ def synthetic_batch(recipe: PretrainRecipe, images: int, device: torch.device | 
         local_valid_BVHW=torch.ones(images, views.local_count, *[views.local_size // CELL_PX] * 2),
         sample_ids=tuple(f"noise-{k}" for k in range(images)),
         sample_index_B=torch.arange(images),
+        global_box_BV4=torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(images, views.global_count, 4).contiguous(),
     )
     return batch if device is None else batch.to(device)
 
@@ -299,8 +310,8 @@ def _timed(step: Callable[[], None], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def _memory(method: OpenUSMethod, activations: float) -> dict[str, float]:
-    """GiB per GPU by part: fp32 weights, gradients, two moments, DDP's buckets are the gradients themselves."""
+def _memory(method: OpenUSMethod, activations: float, *, on_gpu: bool) -> dict[str, float]:
+    """GiB per process by part: fp32 weights, gradients, two moments, DDP's buckets are the gradients themselves."""
     trained = _bytes(method.student)
     parts = {
         "student": trained,
@@ -309,8 +320,9 @@ def _memory(method: OpenUSMethod, activations: float) -> dict[str, float]:
         "optimizer": 2 * trained,
         "difficulties": sum(buffer.nbytes for buffer in method.masks.buffers()),
         "activations": activations,
-        "CUDA": 1.0 * GIB,
     }
+    if on_gpu:
+        parts["CUDA"] = 1.0 * GIB
     gib = {name: value / GIB for name, value in parts.items()}
     return gib | {"total": sum(gib.values())}
 

@@ -42,6 +42,18 @@ def test_steps_can_be_timed_on_this_machine() -> None:
     assert 0 < report.step_seconds < 60
     assert "timed on this machine" in report.to_text()
     assert report.to_json()["memory_of_gpu_gib"] is None
+    assert "GPU" not in report.to_text() and report.check == ""
+
+
+def test_the_plan_says_what_it_rests_on_and_how_that_was_checked() -> None:
+    report = plan("openus_small", images=1280, overrides=SMALL)
+    assert "its README" in report.basis and "no GPU has confirmed it" in report.check
+    assert report.basis in report.to_text() and report.check in report.to_text()
+
+
+def test_a_timed_batch_says_where_its_crops_lie(caplog: pytest.LogCaptureFixture) -> None:
+    plan("smoke", gpu="here", images=40)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(("options", "word"), [({"gpu": "abacus"}, "h100"), ({"gpus": 3}, "multiple of 3")])
