@@ -16,7 +16,9 @@ from openus_data.cone.panels import find_panels
 from openus_data.cone.profile import Mask
 from openus_data.cone.refine import refine
 from openus_data.cone.regions import scan_boxes
+from openus_data.cone.sample import MOST_SIDE_PX
 from openus_data.cone.search import Found, search
+from openus_data.cone.shape import to_frame
 from openus_data.cone.temporal import Frames, project
 from openus_data.records import Box, Cone, Region
 
@@ -42,7 +44,7 @@ def detect(frames: Frames, *, regions: Sequence[Region] = (), prior: Cone | None
     """
     grey, spread = project(frames)
     height, width = grey.shape
-    if min(height, width) < _LEAST_SIDE_PX:
+    if min(height, width) < _LEAST_SIDE_PX or max(height, width) > MOST_SIDE_PX:
         return no_cone("image")
     boxes = scan_boxes(regions, height, width)
     cone = _look(gather(grey, spread), boxes, "image" if spread is None else "temporal")
@@ -93,7 +95,7 @@ def _cells(evidence: Evidence, box: Box) -> Mask:
 
 def _found_cone(found: Found, evidence: Evidence, method: str) -> Cone:
     height, width = evidence.grey.shape
-    scale = evidence.scale
-    shape = refine(found.shape.scaled(*scale), evidence.distance, _REACH_CELLS * max(scale))
+    shape = to_frame(found.shape, evidence.level.shape, evidence.scale, (height, width))
+    shape = refine(shape, evidence.distance, _REACH_CELLS * max(evidence.scale))
     shape = complete(shape, evidence.distance)
     return to_cone(shape, height, width, confidence=confidence(found.merit), method=method)

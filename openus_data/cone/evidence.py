@@ -7,6 +7,7 @@ bars) is bright and exactly flat, which echo never is over an area.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Grey = NDArray[np.uint8]
-CELLS = 200
-"""Cells along the longer side of the grid."""
+CELLS = 240
+"""Most cells along the longer side of the grid."""
 _FLAT_TOLERANCE = 2
+_LEAST_CELLS = 8
 _LEVEL_SHARE = 0.1
 _LEVEL_APART = 8
 _CHROME_FLOOR = 12
 _AROUND = (5, 5)
-_STROKE_SHARE, _STROKE_FLOOR = 0.5, 48
+_STROKE_FLOOR = 48
 _MEDIAN = 5
 _HEADER_SHARE = 0.7
 _MAIN_SHARE, _EQUAL_SHARE = 0.5, 0.5
@@ -66,16 +68,16 @@ def gather(grey: Grey, spread: Grey | None = None) -> Evidence:
     grey, backgrounds = _smoothed(grey) if _is_noisy(grey) else (grey, background_levels(grey))
     distance = _distance(grey, backgrounds)
     height, width = grey.shape
-    step = max(height, width) / CELLS
-    cols, rows = max(8, round(width / step)), max(8, round(height / step))
-    fine = _shrink(distance, 2 * cols, 2 * rows)
+    cell = _cell_px(max(height, width))
+    (rows, high), (cols, wide) = _whole(height, cell), _whole(width, cell)
+    fine = _shrink(distance[:high, :wide], 2 * cols, 2 * rows)
     solid: Grey = cv2.medianBlur(fine, _MEDIAN)
     level, mean = _shrink(solid, cols, rows), _shrink(fine, cols, rows)
     strokes = _strokes(_shrink(cv2.absdiff(fine, solid), cols, rows), mean)
-    plain = mean if distance is grey else _shrink(_shrink(grey, 2 * cols, 2 * rows), cols, rows)
+    plain = mean if backgrounds in ((), (0,)) else _shrink(_shrink(grey[:high, :wide], 2 * cols, 2 * rows), cols, rows)
     moving = None
     if spread is not None:
-        moving = _shrink(cv2.medianBlur(_shrink(spread, 2 * cols, 2 * rows), _MEDIAN), cols, rows) > 6
+        moving = _shrink(cv2.medianBlur(_shrink(spread[:high, :wide], 2 * cols, 2 * rows), _MEDIAN), cols, rows) > 6
     return Evidence(
         level=level,
         chrome=(_flat(plain) & (np.minimum(level, plain) >= _CHROME_FLOOR)) | strokes,
@@ -83,8 +85,19 @@ def gather(grey: Grey, spread: Grey | None = None) -> Evidence:
         grey=grey,
         distance=distance,
         backgrounds=backgrounds,
-        scale=(width / cols, height / rows),
+        scale=(wide / cols, high / rows),
     )
+
+
+def _cell_px(longest: int) -> int:
+    """Pixels per cell of a frame whose longer side is `longest` px; whole, so that shrinking is exact and fast."""
+    return 1 if longest <= CELLS else 2 * math.ceil(longest / (2 * CELLS))
+
+
+def _whole(side: int, cell: int) -> tuple[int, int]:
+    """How many cells a side of the frame has, and how many of its pixels they cover."""
+    count = side // cell
+    return (count, count * cell) if count >= _LEAST_CELLS else (_LEAST_CELLS, side)
 
 
 def background_levels(grey: Grey) -> tuple[int, ...]:
@@ -93,8 +106,11 @@ def background_levels(grey: Grey) -> tuple[int, ...]:
     header = _header_level(grey)
     if header is not None and all(abs(header - level) > 1 for level in levels):
         levels.append(header)
+    step = max(2, max(grey.shape) // _COARSE_CELLS)
+    few = np.ascontiguousarray(grey[::step, ::step])
     for least in _CONTRASTS if levels else ():
-        inner = _frame_within(grey, tuple(levels), least)
+        off = (cv2.LUT(few, _distance_table(tuple(levels))) >= least).view(np.uint8)
+        inner = _frame_within(grey, off, step)
         fresh = [] if inner is None else _rim_levels(inner, _MAIN_SHARE)
         levels += [level for level in fresh if all(abs(level - known) > 1 for known in levels)]  # 1 may be dark echo
     return tuple(levels)
@@ -119,11 +135,16 @@ def _rim_levels(grey: Grey, main: float = 0.0) -> list[int]:
     return levels
 
 
-def _frame_within(grey: Grey, levels: tuple[int, ...], least: int) -> Grey | None:
-    """The frame on a page or between bars: the largest part `least` off the background, if a solid rectangle."""
-    step = max(2, max(grey.shape) // _COARSE_CELLS)
-    few = np.ascontiguousarray(grey[::step, ::step])
-    off = (cv2.LUT(few, _distance_table(levels)) >= least).view(np.uint8)
+def _frame_within(grey: Grey, off: Grey, step: int) -> Grey | None:
+    """The frame on a page or between bars: the largest part off the background, if a solid rectangle.
+
+    Args:
+        grey: (H, W).
+        off: one pixel in `step` of each axis, 1 where it differs from the background.
+        step: px.
+    """
+    if cv2.countNonZero(off) < _SOLID * _LEAST_FRAME * off.size:
+        return None
     count, _, stats, _ = cv2.connectedComponentsWithStats(off, connectivity=4)
     if count < 2:
         return None
@@ -185,14 +206,14 @@ def _distance_table(backgrounds: tuple[int, ...]) -> Grey:
 
 
 def _strokes(lost: Grey, mean: Grey) -> NDArray[np.bool_]:
-    """Cells (h, w) round which much of the brightness is fine strokes: words, rulers, traces.
+    """Cells (h, w) round which half of the brightness or more is fine strokes: words, rulers, traces.
 
     Args:
         lost: what a median takes away, mean over the cell.
         mean: brightness over the background, mean over the cell.
     """
     lost, mean = cv2.blur(lost, _AROUND), cv2.blur(mean, _AROUND)
-    strokes: NDArray[np.bool_] = (lost >= _STROKE_SHARE * mean) & (mean >= _STROKE_FLOOR)
+    strokes: NDArray[np.bool_] = (lost >= mean - mean // 2) & (mean >= _STROKE_FLOOR)
     return strokes
 
 

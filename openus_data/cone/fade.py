@@ -11,10 +11,11 @@ import numpy as np
 
 from openus_data.cone.evidence import Grey
 from openus_data.cone.outline import Polygon
+from openus_data.cone.sample import levels_at
 
 _FAINT = 12
 _SAMPLES, _STRETCHES = 128, 8
-_WITHIN_PX = np.array([-16.0, -14, -12, -6, -5, -4, -3, -2])
+_WITHIN_PX = np.array([-16, -14, -12, -6, -5, -4, -3, -2], np.float32)
 _DEEP = 3
 """So many of these are deep within."""
 _DARK_MEAN, _FALL = 6.0, 0.6
@@ -38,14 +39,17 @@ def reach(start: Polygon, end: Polygon, distance: Grey) -> float:
     count = int(length)
     if count < 2 * _LEAST_BLOCK:
         return 0.0
-    within = _levels(start[:, None] + (way / length)[:, None] * _WITHIN_PX[:, None], distance).mean(axis=0)
+    x, y = start.astype(np.float32).T[..., None]
+    way_x, way_y = way.astype(np.float32).T[..., None]
+    inward = _WITHIN_PX / np.float32(length)
+    within = levels_at(distance, x + way_x * inward, y + way_y * inward).mean(axis=0)
     close, deep = float(within[_DEEP:].mean()), float(within[:_DEEP].mean())
     if close > max(_DARK_MEAN, _FALL * deep):
         return 0.0
     block = max(_LEAST_BLOCK, count // _BLOCKS)
     count -= count % block
-    outward = (np.arange(count) + 0.5) / length
-    levels = _levels(start[:, None] + way[:, None] * outward[:, None], distance)
+    outward = ((np.arange(count) + 0.5) / length).astype(np.float32)
+    levels = levels_at(distance, x + way_x * outward, y + way_y * outward)
     faint = (levels > 0) & (levels <= _FAINT)
     share = faint.mean(axis=0)
     seen = faint.reshape(_STRETCHES, _SAMPLES // _STRETCHES, count // block, block).any(axis=(1, 3)).mean(axis=0)
@@ -55,12 +59,3 @@ def reach(start: Polygon, end: Polygon, distance: Grey) -> float:
         return 0.0
     last = np.flatnonzero(share[: int(empty[0]) * block])
     return float(outward[last[-1]] + 0.5 / length) if len(last) else 0.0
-
-
-def _levels(point: Polygon, distance: Grey) -> Grey:
-    """The picture at points (N, M, 2); 0 beyond the frame."""
-    h, w = distance.shape
-    column, row = np.floor(point[..., 0]).astype(np.intp), np.floor(point[..., 1]).astype(np.intp)
-    inside = (column >= 0) & (row >= 0) & (column < w) & (row < h)
-    found: Grey = distance[np.where(inside, row, 0), np.where(inside, column, 0)]
-    return np.where(inside, found, np.uint8(0))

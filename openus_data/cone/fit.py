@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,15 +15,12 @@ from openus_data.cone.shape import Bounds, Fan, Slab
 _ANGLES = np.radians(np.concatenate([np.arange(-84.0, -2.9, 3.0), np.arange(-2.0, 2.1), np.arange(3.0, 35.0, 3.0)]))
 _SLANTED, _SIDES = slice(0, 28), slice(11, 44)
 """Parts of the angles: of fans, and of slabs (51 degrees to the left to 33 to the right)."""
-_BOTH_WITH_TOP, _BOTH_ROWS = (0, 1), (2, 3)
-_LINES = (
-    *((which, _SLANTED) for which in (*_BOTH_WITH_TOP, *_BOTH_ROWS)),
-    *((which, _SIDES) for which in _BOTH_ROWS),
-)
+_SIDE_LINES = tuple((which, part) for part in (_SLANTED, _SIDES) for which in (0, 1))
+_FLAT_LINES = tuple((which, slice(None)) for which in (0, 1))
 _CUT_SHARE, _CUT_CHORD = 0.12, 0.6
 _ARC_PART = 0.25
 _FAR_MARGIN, _NEAR_MARGIN = 0.03, 0.05
-_SAME = math.radians(4.0)
+_SAME = math.radians(0.5)
 
 
 _Pair = tuple[Line | None, Line | None]
@@ -35,38 +33,42 @@ class Trace:
     Args:
         border: points.
         box: robust sides.
-        slanted: pairs of sides, left and right (mirrored), that may be those of a fan, the likelier first.
+        slanted: sides, left and right (mirrored), that may be those of a fan.
         upright: those that may be a slab's.
+        fullness: part of the box that the mask has cells for.
     """
 
     border: Profile
     box: Bounds
-    slanted: tuple[_Pair, _Pair]
+    slanted: _Pair
     upright: _Pair
+    fullness: float
 
 
 def trace(mask: Mask) -> Trace:
     """What the fits need to know of a mask."""
     border = profile(mask)
-    lines = best_lines(_sides(border), _ANGLES, _LINES)
+    right = _mirror(border.right, border.size[1])
+    lines = best_lines((border.left, right), _ANGLES, _SIDE_LINES)
+    box = _box(border)
+    area = (box[2] - box[0]) * (box[3] - box[1])
     return Trace(
         border=border,
-        box=_box(border),
-        slanted=((lines[0], lines[1]), (lines[2], lines[3])),
-        upright=(lines[4], lines[5]),
+        box=box,
+        slanted=(lines[0], lines[1]),
+        upright=(lines[2], lines[3]),
+        fullness=cv2.countNonZero(mask.view(np.uint8)) / max(1.0, area),
     )
 
 
-def _sides(border: Profile) -> tuple[Points, Points, Points, Points]:
-    """Points of the left border with those of the top one left of its middle, the same on the right; then without them.
-
-    Those on the right are mirrored.
-    """
+def _flat_sides(border: Profile) -> _Pair:
+    """Sides so flat that the top border, left and right of its middle, shows a part of them."""
     w, top = border.size[1], border.top
     middle = top[:, 0].mean() if len(top) else 0.0
     before = top[:, 0] < middle
-    right, behind = _mirror(border.right, w), _mirror(top[~before], w)
-    return np.concatenate((border.left, top[before])), np.concatenate((right, behind)), border.left, right
+    left, right = (np.concatenate(pair) for pair in ((border.left, top[before]), (border.right, top[~before])))
+    lines = best_lines((left, _mirror(right, w)), _ANGLES[_SLANTED], _FLAT_LINES)
+    return lines[0], lines[1]
 
 
 def _mirror(points: Points, w: int) -> Points:
@@ -110,7 +112,8 @@ def _side_angle(angles: NDArray[np.float64], far: float) -> float:
 
 def inverted_fans(mask: Mask) -> list[Fan]:
     """Fans with their apex below."""
-    return [_turned(fan, mask.shape[0]) for fan in fans(trace(mask[::-1]))]
+    traced = trace(np.ascontiguousarray(mask[::-1]))
+    return [_turned(fan, mask.shape[0]) for fan in (*fans(traced), *flat_fans(traced))]
 
 
 def _turned(fan: Fan, h: int) -> Fan:
@@ -156,26 +159,38 @@ def _x_at(line: Line, y: float) -> float:
 
 
 def fans(traced: Trace) -> list[Fan]:
-    """Fans with their apex above, in cells, between straight borders; the likelier first."""
+    """Fans with their apex above, in cells, between straight borders."""
+    return _between(traced, traced.slanted)
+
+
+def flat_fans(traced: Trace) -> list[Fan]:
+    """Fans whose sides are so flat that most of them is the top border of the mask; none if known without it."""
+    pair = _flat_sides(traced.border)
+    (left, right), (known_left, known_right) = pair, traced.slanted
+    if left and right and known_left and known_right:
+        turn = abs(left.angle - known_left.angle) + abs(right.angle - known_right.angle)
+        if turn < _SAME:
+            return []
+    return _between(traced, pair)
+
+
+def _between(traced: Trace, sides: _Pair) -> list[Fan]:
+    """The fan between two sides, as it is and cut by the box where it is."""
     border = traced.border
     h, w = border.size
     least = max(6.0, 0.06 * h)
-    found: list[Fan] = []
-    tried: list[tuple[float, float]] = []
-    for left, right in traced.slanted:
-        if left is None or right is None or left.count < least or right.count < least:
-            continue
-        apex = _apex(left, right, w)
-        if apex is None or any(abs(left.angle - a) + abs(right.angle - b) < _SAME for a, b in tried):
-            continue
-        tried.append((left.angle, right.angle))
-        lo, hi = left.angle, -right.angle
-        near, far = _arcs(border, apex, lo, hi)
-        frame = (0.0, 0.0, float(w), float(h))
-        fan = Fan(apex_x=apex[0], apex_y=apex[1], left=lo, right=hi, near=near, far=far, box=frame)
-        cut = _cut(fan, border, traced.box)
-        found += [fan] if cut.box == frame else [fan, cut]
-    return found
+    left, right = sides
+    if left is None or right is None or left.count < least or right.count < least:
+        return []
+    apex = _apex(left, right, w)
+    if apex is None:
+        return []
+    lo, hi = left.angle, -right.angle
+    near, far = _arcs(border, apex, lo, hi)
+    frame = (0.0, 0.0, float(w), float(h))
+    fan = Fan(apex_x=apex[0], apex_y=apex[1], left=lo, right=hi, near=near, far=far, box=frame)
+    cut = _cut(fan, border, traced.box)
+    return [fan] if cut.box == frame else [fan, cut]
 
 
 def _apex(left: Line, right: Line, w: int) -> tuple[float, float] | None:
@@ -227,7 +242,8 @@ def _cut(fan: Fan, border: Profile, box: Bounds) -> Fan:
     for side, points in enumerate((border.left, border.top, border.right, border.bottom)):
         if _lines_up(points, side % 2, box[side], fan, border.size):
             sides[side] = box[side]
-    return replace(fan, box=(sides[0], sides[1], sides[2], sides[3]))
+    box = (sides[0], sides[1], sides[2], sides[3])
+    return replace(fan, box=box, is_cut=box != fan.box)
 
 
 def _lines_up(points: Points, axis: int, level: float, fan: Fan, size: tuple[int, int]) -> bool:

@@ -41,22 +41,28 @@ def raster(cone: Cone, height: int, width: int) -> NDArray[np.bool_]:
 def fill(mask: NDArray[np.uint8], polygon: Polygon) -> None:
     """Set to 1, in place, the pixels of a contiguous `mask` (H, W) whose centre lies inside `polygon` (P, 2)."""
     height, width = mask.shape
-    pixels = mask.reshape(-1)
-    top = max(0, math.floor(polygon[:, 1].min()))
-    bottom = min(height, math.ceil(polygon[:, 1].max()))
-    if bottom <= top:
+    x, y = polygon[:, 0], polygon[:, 1]
+    start = np.minimum(np.maximum(np.ceil(y - 0.5), 0), height).astype(np.intp)  # the first row below each vertex
+    end = rolled(start)
+    counts = np.abs(end - start)
+    edge = np.arange(len(polygon)).repeat(counts)
+    row = np.minimum(start, end)[edge] + np.arange(len(edge)) - (counts.cumsum() - counts)[edge]
+    slope = (rolled(x) - x)[edge] / (rolled(y) - y)[edge]
+    at = x[edge] + (row + 0.5 - y[edge]) * slope
+    crossing = row * (width + 1) + np.minimum(np.maximum(np.ceil(at - 0.5), 0), width).astype(np.intp)
+    crossing.sort()  # a closed line crosses every row an even time
+    row, left = np.divmod(crossing[::2], width + 1)
+    right = crossing[1::2] - row * (width + 1)
+    if not len(row):
         return
-    rows = np.arange(top, bottom) + 0.5
-    above = polygon[:, 1:] <= rows
-    start, end = polygon, rolled(polygon)
-    edge, row = np.nonzero(above != rolled(above))
-    share = (rows[row] - start[edge, 1]) / (end[edge, 1] - start[edge, 1])
-    x = start[edge, 0] + share * (end[edge, 0] - start[edge, 0])
-    column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.intp)
-    order = np.lexsort((column, row))
-    border = ((top + row) * width + column)[order].tolist()
-    for first, last in zip(border[::2], border[1::2], strict=True):  # a closed line crosses every row an even time
-        pixels[first:last] = 1
+    spans = np.zeros((2, height, 1), np.int16 if width < 2**15 else np.int32)
+    spans[0, row[::-1], 0], spans[1, row[::-1], 0] = left[::-1], right[::-1]  # the first of a row stays
+    rows, x0, x1 = slice(int(row[0]), int(row[-1]) + 1), int(left.min()), int(right.max())
+    columns = np.arange(x0, x1, dtype=spans.dtype)
+    part = mask[rows, x0:x1].view(np.bool_)
+    part |= (columns >= spans[0, rows]) & (columns < spans[1, rows])
+    for number in (np.flatnonzero(row[1:] == row[:-1]) + 1).tolist():  # rows that are left and entered again
+        mask[row[number], left[number] : right[number]] = 1
 
 
 def clockwise(polygon: Polygon) -> Polygon:

@@ -19,6 +19,8 @@ _DOUBTFUL = 1.3
 _STRICT_LEVEL = 12
 """Bars and words that touch a panel often come loose at this level."""
 _MOST_PANELS = 4
+_SEAM = 0.85
+"""How full the seam of two panels that touch may be, beside their other columns."""
 
 
 def find_panels(evidence: Evidence, single: Found, allowed: Mask | None = None) -> list[Found]:
@@ -73,8 +75,12 @@ def _halves(mask: Mask) -> list[Mask]:
     columns = np.flatnonzero(mask.any(axis=0))
     left, right = int(columns[0]), int(columns[-1]) + 1
     middle, reach = (left + right) // 2, max(2, (right - left) // 10)
-    filled = mask[:, middle - reach : middle + reach + 1].sum(axis=0) + 0.5 * np.abs(np.arange(-reach, reach + 1))
-    seam = middle - reach + int(filled.argmin())
+    filled = mask[:, left:right].sum(axis=0)
+    near = slice(middle - reach - left, middle + reach + 1 - left)
+    seam = int((filled[near] + 0.5 * np.abs(np.arange(-reach, reach + 1))).argmin()) + near.start
+    if filled[seam] > _SEAM * np.median(filled):
+        return []
+    seam += left
     one, other = mask.copy(), mask.copy()
     one[:, seam:], other[:, :seam] = False, False
     smaller = min(int(one.sum()), int(other.sum()))

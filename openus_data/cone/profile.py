@@ -19,10 +19,9 @@ Points = NDArray[np.float64]
 """(N, 2) of x, y in cells."""
 _BEYOND_COST = 2.0
 _RIM_CELLS = 1.0
-_LEAST_POINTS, _MOST_POINTS = 5, 100
+_LEAST_POINTS, _POINTS = 5, 100
 _NEAR, _MOST_TURN = 1.6, 0.15
 _FLATTEST = 4.0
-_NO_LINE: Points = np.zeros((1, 2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +102,12 @@ class Line:
     Args:
         angle: of the line to the vertical, radians; negative when it runs to the left on the way down.
         offset: along the outward normal (-cos angle, sin angle), cells.
-        count: points on the line.
+        count: border points on the line.
     """
 
     angle: float
     offset: float
-    count: int
+    count: float
 
 
 def best_lines(
@@ -127,59 +126,61 @@ def best_lines(
     enough = [len(points) >= _LEAST_POINTS for points in sets]
     if not any(enough):
         return [None] * len(ranges)
-    usable = [points if long else _NO_LINE for points, long in zip(sets, enough, strict=True)]
-    votes, low = _votes(usable, angles)
+    some = np.zeros((len(sets), 2, _POINTS))
+    for number, points in enumerate(sets):
+        if enough[number]:
+            some[number] = points[np.arange(_POINTS) * len(points) // _POINTS].T
+    votes, low = _votes(some, angles)
     guesses = np.empty((len(ranges), 2))
     for number, (which, part) in enumerate(ranges):
         angle, level = divmod(int(votes[which, part].argmax()), votes.shape[2])
-        guesses[number] = angles[part.start + angle], low[which] + level + 1
-    lines = _refined([usable[which] for which, _ in ranges], guesses)
-    return [line if enough[which] else None for line, (which, _) in zip(lines, ranges, strict=True)]
+        guesses[number] = angles[part][angle], low[which] + level + 1
+    own = [which for which, _ in ranges]
+    lines = _refined(some[own], guesses, [len(sets[which]) / _POINTS for which in own])
+    return [line if enough[which] else None for line, which in zip(lines, own, strict=True)]
 
 
-def _votes(sets: Sequence[Points], angles: NDArray[np.float64]) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
-    """Votes (S, A, B) for the lines at each angle and offset, and the offsets (S,) of bin 0, for S sets of points."""
-    some = np.array([points[np.arange(_MOST_POINTS) * len(points) // _MOST_POINTS] for points in sets])
-    depth = np.sin(angles)[:, None] * some[:, None, :, 1] - np.cos(angles)[:, None] * some[:, None, :, 0]
+def _votes(some: NDArray[np.float64], angles: NDArray[np.float64]) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    """Votes (S, A, B) for the lines at each angle and offset, and the offsets (S,) of bin 0, for points (S, 2, N)."""
+    depth = (np.stack((-np.cos(angles), np.sin(angles)), axis=1) @ some).astype(np.float32)
     low = depth.min(axis=(1, 2))
-    bins = (depth - low[:, None, None]).astype(np.intp)
-    width, lines = int(bins.max()) + 3, len(sets) * len(angles)
-    bins += np.arange(0, lines * width, width).reshape(len(sets), len(angles), 1)
-    hist = np.bincount(bins.ravel(), minlength=lines * width).astype(np.int16).reshape(len(sets), len(angles), width)
+    depth -= low[:, None, None]
+    bins = depth.astype(np.int32)
+    width, lines = int(bins.max()) + 3, len(some) * len(angles)
+    bins += np.arange(0, lines * width, width, dtype=np.int32).reshape(len(some), len(angles), 1)
+    hist = np.bincount(bins.ravel(), minlength=lines * width).astype(np.int16).reshape(len(some), len(angles), width)
     # Points on the line, less twice those beyond; up to a constant, that is hist[b] + hist[b + 1] + 2 total[b + 1].
     votes = hist.cumsum(axis=2, dtype=np.int16)[..., 1:]
     votes *= np.int16(_BEYOND_COST)
     votes += hist[..., :-1]
     votes += hist[..., 1:]
-    return votes, low
+    return votes, low.astype(np.float64)
 
 
-def _refined(sets: Sequence[Points], guesses: NDArray[np.float64]) -> list[Line]:
-    """Lines (S, 2) of angle and offset, each moved onto the points of its set that are near, twice."""
-    longest = max(map(len, sets))
-    x, y = np.full((len(sets), longest), np.inf), np.zeros((len(sets), longest))  # nothing is near to infinity
-    for number, points in enumerate(sets):
-        x[number, : len(points)], y[number, : len(points)] = points[:, 0], points[:, 1]
+def _refined(points: NDArray[np.float64], guesses: NDArray[np.float64], per_point: Sequence[float]) -> list[Line]:
+    """Lines (L, 2) of angle and offset, each moved onto those of its points (L, 2, N) that are near, twice.
+
+    Each of the points stands for `per_point` (L,) border points.
+    """
+    x, y = points[:, 0], points[:, 1]
     angle, offset = guesses[:, 0].copy(), guesses[:, 1].copy()
-    tolerance, going = _NEAR, np.ones(len(sets), np.bool_)
+    tolerance, going = _NEAR, np.ones(len(points), np.bool_)
     for _ in range(2):
         near = np.abs(_depth(x, y, angle) - offset[:, None]) <= tolerance
         count = near.sum(axis=1)
         going &= count >= 4
-        if not going.any():
-            break
-        fresh_angle, fresh_offset = _least_squares(np.where(near, x, 0.0), np.where(near, y, 0.0), near, count)
+        fresh_angle, fresh_offset = _least_squares(x, y, near, count)
         going &= np.abs(fresh_angle - angle) <= _MOST_TURN
         angle, offset = np.where(going, fresh_angle, angle), np.where(going, fresh_offset, offset)
         tolerance = max(0.9, tolerance - 0.3)
-    on = (np.abs(_depth(x, y, angle) - offset[:, None]) <= 1.2).sum(axis=1)
+    on = (np.abs(_depth(x, y, angle) - offset[:, None]) <= 1.2).sum(axis=1) * per_point
     return [
         Line(angle=a, offset=o, count=c) for a, o, c in zip(angle.tolist(), offset.tolist(), on.tolist(), strict=True)
     ]
 
 
 def _depth(x: NDArray[np.float64], y: NDArray[np.float64], angle: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far outward points (S, N) lie, for lines at angles (S,)."""
+    """How far outward points (L, N) lie, for lines at angles (L,)."""
     depth: NDArray[np.float64] = y * np.sin(angle)[:, None] - x * np.cos(angle)[:, None]
     return depth
 
@@ -187,11 +188,12 @@ def _depth(x: NDArray[np.float64], y: NDArray[np.float64], angle: NDArray[np.flo
 def _least_squares(
     x: NDArray[np.float64], y: NDArray[np.float64], near: Mask, count: NDArray[np.intp]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Angles and offsets (S,) of the lines through the near points of (S, N); x and y are 0 where they are not near."""
-    n = np.maximum(1, count)
-    cx, cy = x.sum(axis=1) / n, y.sum(axis=1) / n
-    dx, dy = (x - cx[:, None]) * near, (y - cy[:, None]) * near
-    angle = 0.5 * np.arctan2(2 * (dx * dy).sum(axis=1), (dy * dy - dx * dx).sum(axis=1))
+    """Angles and offsets (L,) of the lines through the near points of (L, N)."""
+    share = near / np.maximum(1, count)[:, None]
+    cx, cy = np.einsum("ln,ln->l", x, share), np.einsum("ln,ln->l", y, share)
+    dx, dy = x - cx[:, None], y - cy[:, None]
+    across, upright, flat = (np.einsum("ln,ln,ln->l", a, b, share) for a, b in ((dx, dy), (dy, dy), (dx, dx)))
+    angle = 0.5 * np.arctan2(2 * across, upright - flat)
     return angle, cy * np.sin(angle) - cx * np.cos(angle)
 
 

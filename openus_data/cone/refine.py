@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from openus_data.cone.evidence import Grey
 from openus_data.cone.outline import Polygon
+from openus_data.cone.sample import levels_at
 from openus_data.cone.shape import Fan, Shape, Slab
 
 _SAMPLES = 40
@@ -61,19 +62,16 @@ def steps(point: Polygon, normal: Polygon, distance: Grey, reach: float) -> _Ste
     h, w = distance.shape
     half = max(3, math.ceil(reach)) + 2
     offsets = np.arange(half, -half - 1, -1, dtype=np.float32)  # from outside inward, so that the outermost wins
-    x0, y0 = point[:, 0], point[:, 1]
-    x = x0.astype(np.float32)[:, None] + normal[:, :1].astype(np.float32) * offsets
-    y = y0.astype(np.float32)[:, None] + normal[:, 1:].astype(np.float32) * offsets
-    column, row = np.floor(x).astype(np.intp), np.floor(y).astype(np.intp)
-    inner = np.minimum(np.maximum(column, 0), w - 1), np.minimum(np.maximum(row, 0), h - 1)
-    level = np.minimum(distance[inner[1], inner[0]], _CLIP)
-    level *= (column == inner[0]) & (row == inner[1])  # nothing is seen beyond the frame
+    start, way = point.astype(np.float32), normal.astype(np.float32)
+    level = levels_at(distance, start[:, :1] + way[:, :1] * offsets, start[:, 1:] + way[:, 1:] * offsets)
+    level = np.minimum(level, _CLIP)
     pair = (level[:, 1:] + level[:, :-1]).astype(np.float32)
     fall = pair[:, 2:] - np.float32(1.3) * pair[:, :-2]
     first = fall.argmax(axis=1)
     size = fall[np.arange(len(fall)), first] / 2
     offset = half - 1.5 - first
-    off_rim = (x0 > 1) & (y0 > 1) & (x0 < w - 1) & (y0 < h - 1)
+    x, y = point.T
+    off_rim = (x > 1) & (y > 1) & (x < w - 1) & (y < h - 1)
     weight = np.sqrt(np.maximum(size, 0)) * ((size >= _LEAST_STEP) & off_rim)
     return offset, weight
 

@@ -9,15 +9,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from openus_data.cone.outline import Polygon, clockwise, rolled
+from openus_data.cone.outline import Polygon
 from openus_data.cone.profile import Mask
 
 _STEP = 1.6
 _SPACING = 1.5
 _SUB = 6
 _RIM_WORTH = 0.8
-_TURN = np.array([1.0, -1.0])
-"""Along (x, y) becomes inward (-y, x) for a clockwise outline, once its columns are exchanged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +48,12 @@ class Score:
 
 
 def scores(outlines: Sequence[Polygon], mask: Mask) -> list[Score]:
-    """Judge outlines (P, 2), in cells, by a mask of echo (h, w); all in one pass."""
+    """Judge clockwise outlines (P, 2), in cells, by a mask of echo (h, w); all in one pass."""
     echo = mask.view(np.uint8)
     total = cv2.countNonZero(echo)
-    turned = [clockwise(outline) for outline in outlines]
-    walks = _walk(turned, mask)
+    walks = _walk(outlines, mask)
     return [
-        _score(*_area(outline, echo), total, counts) for outline, counts in zip(turned, walks.tolist(), strict=True)
+        _score(*_area(outline, echo), total, counts) for outline, counts in zip(outlines, walks.tolist(), strict=True)
     ]
 
 
@@ -83,34 +80,41 @@ def _score(area: int, both: int, total: int, counts: list[int]) -> Score:
 
 
 def _walk(outlines: Sequence[Polygon], mask: Mask) -> NDArray[np.intp]:
-    """Counts (K, 5) along K outlines, at points about a cell apart.
+    """Counts (K, 5) along K clockwise outlines, at points about a cell and a half apart.
 
     Points; those with echo within; those off the rim; those off the rim with echo within; of these those with echo
     beyond as well.
     """
     h, w = mask.shape
-    start = np.concatenate(outlines)
-    along = np.concatenate([rolled(outline) for outline in outlines]) - start
-    length = np.hypot(along[:, 0], along[:, 1])
+    sizes = [len(outline) for outline in outlines]
+    lasts = np.array(sizes).cumsum() - 1
+    firsts = lasts + 1 - sizes
+    x, y = np.concatenate(outlines).T.copy()
+    along_x, along_y = np.empty_like(x), np.empty_like(y)
+    for values, along in ((x, along_x), (y, along_y)):
+        along[:-1] = values[1:] - values[:-1]
+        along[lasts] = values[firsts] - values[lasts]
+    length = np.maximum(np.hypot(along_x, along_y), 1e-9)
     counts = np.maximum(1, (length / _SPACING).astype(np.intp))
     ends = counts.cumsum()
-    which = np.arange(len(start)).repeat(counts)
+    which = np.arange(len(x)).repeat(counts)
     share = (np.arange(len(which)) - (ends - counts - 0.5)[which]) / counts[which]
-    point = start[which] + along[which] * share[:, None]
-    inward = (along * (_STEP / np.maximum(length, 1e-9))[:, None] * _TURN)[which, ::-1]
-    off_rim = ((point > 1) & (point < (w - 1, h - 1))).all(axis=1)
-    within, beyond = (_at(mask, point + inward), _at(mask, point - inward))
+    in_x, in_y = (along_y * (-_STEP / length))[which], (along_x * (_STEP / length))[which]
+    x, y = x[which] + along_x[which] * share, y[which] + along_y[which] * share
+    off_rim = (x > 1) & (x < w - 1) & (y > 1) & (y < h - 1)
+    within, beyond = _at(mask, x + in_x, y + in_y), _at(mask, x - in_x, y - in_y)
     seen = within & off_rim
-    firsts = np.cumsum([0, *map(len, outlines[:-1])])
-    table = np.stack((np.ones_like(seen), within, off_rim, seen, seen & beyond), axis=1)
-    sums: NDArray[np.intp] = np.add.reduceat(table, (ends - counts)[firsts], axis=0, dtype=np.intp)
+    table = np.empty((5, len(which)), np.int32)
+    table[0] = 1
+    table[1], table[2], table[3], table[4] = within, off_rim, seen, seen & beyond
+    sums: NDArray[np.intp] = np.add.reduceat(table, (ends - counts)[firsts], axis=1).T
     return sums
 
 
-def _at(mask: Mask, point: Polygon) -> Mask:
-    """The mask (h, w) at points (N, 2), those outside moved to its rim."""
+def _at(mask: Mask, x: NDArray[np.float64], y: NDArray[np.float64]) -> Mask:
+    """The mask (h, w) at points (N,), those outside moved to its rim."""
     h, w = mask.shape
-    column = np.minimum(np.maximum(point[:, 0], 0), w - 1).astype(np.intp)
-    row = np.minimum(np.maximum(point[:, 1], 0), h - 1).astype(np.intp)
+    column = np.minimum(np.maximum(x, 0), w - 1).astype(np.intp)
+    row = np.minimum(np.maximum(y, 0), h - 1).astype(np.intp)
     found: Mask = mask[row, column]
     return found

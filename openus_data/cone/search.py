@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from openus_data.cone.evidence import Evidence
-from openus_data.cone.fit import Trace, arc_fans, fans, inverted_fans, slabs, trace
+from openus_data.cone.fit import Trace, arc_fans, fans, flat_fans, inverted_fans, slabs, trace
 from openus_data.cone.parts import Parts, find_parts, groups
 from openus_data.cone.profile import Mask
 from openus_data.cone.score import Score, scores
@@ -23,6 +23,7 @@ _LEAST_BREACH, _FULL = 0.02, 0.6
 _WORSE = 0.05
 _NARROW = np.ones((1, 7), np.uint8)
 _LEAST_TRIM, _MOST_TRIM, _TRIM_PRICE = 0.01, 0.3, 0.05
+_BOXY = 0.8
 _POOR, _GOOD, _VERY_GOOD = 1.1, 1.25, 1.4
 EXCELLENT = 1.5
 """Merit of a fit that no other can better by much."""
@@ -96,9 +97,16 @@ def search_mask(mask: Mask) -> Found | None:
 
 def _common(traced: Trace, mask: Mask) -> Found | None:
     """The best of slabs and upright fans."""
-    best = judge(slabs(traced), mask)
-    if best is None or best.merit < EXCELLENT:
+    shapes: list[Shape] = [*slabs(traced)]
+    if traced.fullness > _BOXY:
+        best = judge(shapes, mask)
+        if best is not None and best.merit >= EXCELLENT:
+            return best
         best = _better(best, judge(fans(traced), mask))
+    else:
+        best = judge([*shapes, *fans(traced)], mask)
+    if best is None or best.merit < _VERY_GOOD:
+        best = _better(best, judge(flat_fans(traced), mask))
     return best
 
 
@@ -140,5 +148,5 @@ def prior(shape: Shape) -> float:
     skew = math.degrees(abs(shape.left + shape.right))
     symmetry = 0.12 - 0.02 * (min(max(skew, 2.0), 8.0) - 2) - 0.15 / 17 * (min(max(skew, 8.0), 25.0) - 8)
     width = min(1.0, max(0.0, (math.degrees(shape.right - shape.left) - 12) / 18))
-    steep = 0.1 * (max(-shape.left, shape.right) > math.radians(76))
-    return min(symmetry, symmetry * width) - steep - 0.2 * shape.inverted
+    unusual = 0.1 * (max(-shape.left, shape.right) > math.radians(76)) + 0.2 * shape.inverted + 0.06 * shape.is_cut
+    return min(symmetry, symmetry * width) - unusual

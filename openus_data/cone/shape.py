@@ -8,7 +8,7 @@ bottom: linear arrays, steered parallelograms, trapezoids.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class Fan:
         near, far: radii of the arcs.
         box: what cuts it; the frame where nothing does.
         inverted: the apex is below.
+        is_cut: the box cuts it within the frame.
     """
 
     apex_x: float
@@ -39,9 +40,10 @@ class Fan:
     far: float
     box: Bounds
     inverted: bool = False
+    is_cut: bool = False
 
     def outline(self) -> Polygon:
-        """(P, 2) vertices, cut by the box."""
+        """(P, 2) vertices, clockwise, cut by the box."""
         count = max(9, math.ceil((self.right - self.left) / _ARC_STEP))
         angles = self.left + (self.right - self.left) / count * np.arange(count + 1)
         rays = np.empty((count + 1, 2))
@@ -50,10 +52,11 @@ class Fan:
             rays[:, 1] *= -1
         apex = np.array([self.apex_x, self.apex_y])
         near = apex + self.near * rays if self.near > 0 else apex[None]
-        return clip_to_box(np.concatenate((near, (apex + self.far * rays)[::-1])), self.box)
+        ring = np.concatenate((near, (apex + self.far * rays)[::-1]))
+        return clip_to_box(ring[::-1] if self.inverted else ring, self.box)
 
     def scaled(self, x: float, y: float) -> Fan:
-        """In units that are smaller by x and y (which differ by a rounding at most)."""
+        """In units that are smaller by x and y (which are almost alike)."""
         mean = math.sqrt(x * y)
         return Fan(
             apex_x=self.apex_x * x,
@@ -111,3 +114,25 @@ Shape = Fan | Slab
 
 def _scaled_box(box: Bounds, x: float, y: float) -> Bounds:
     return box[0] * x, box[1] * y, box[2] * x, box[3] * y
+
+
+def to_frame(shape: Shape, grid: tuple[int, int], scale: tuple[float, float], frame: tuple[int, int]) -> Shape:
+    """A shape in cells in pixels of the frame; what reaches the end of the grid reaches that of the frame.
+
+    Args:
+        shape: in cells.
+        grid, frame: (height, width).
+        scale: (x, y), pixels per cell.
+    """
+    height, width = frame
+    moved = shape.scaled(*scale)
+    right, bottom = grid[1] * scale[0] - 0.01, grid[0] * scale[1] - 0.01
+    if isinstance(moved, Fan):
+        x0, y0, x1, y1 = moved.box
+        return replace(moved, box=(x0, y0, float(width) if x1 > right else x1, float(height) if y1 > bottom else y1))
+    return replace(
+        moved,
+        top_right=float(width) if moved.top_right > right else moved.top_right,
+        bottom_right=float(width) if moved.bottom_right > right else moved.bottom_right,
+        bottom=float(height) if moved.bottom > bottom else moved.bottom,
+    )
