@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib import import_module
 
 import pytest
@@ -42,9 +43,19 @@ def test_the_step_benchmark_compares_with_the_reference_scan():
     assert json.loads(json.dumps(report.to_json()))["rows"][0]["ratio"] == pytest.approx(report.rows[0].ratio)
 
 
-def test_the_stream_benchmark_measures_against_decoding_alone():
+def test_the_stream_benchmark_measures_against_the_rival_and_the_floor():
+    pytest.importorskip("PIL")
+    rival, floor = stream_bench.run(2, repeats=1).rows
+    assert rival.unit == floor.unit == "images/s"
+    assert rival.baseline.startswith("PIL") and rival.ratio > 1
+    assert 0 < floor.ratio <= 1
+
+
+def test_without_pillow_the_stream_benchmark_says_what_it_left_out(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
     report = stream_bench.run(2, repeats=1)
-    assert report.rows[0].unit == "images/s" and 0 < report.rows[0].ratio <= 1
+    assert [row.baseline for row in report.rows] == ["decode alone (floor)"]
+    assert "pip install pillow" in report.to_text()
 
 
 def test_every_benchmark_has_its_module():
