@@ -40,7 +40,7 @@ from openus_data.deid.text_gate import MODEL, Trees, chances
 from openus_data.deid.text_lines import Lines, candidate_lines
 from openus_data.deid.text_strokes import relief
 
-DEPTH, TREES, FOLDS = 4, 120, 4
+DEPTH, TREES, RATE, FOLDS = 4, 100, 0.12, 4
 VARIANTS, WORDS_EACH = 4, 5
 TRAINING_CAPS_PX = (8, 12, 6, 20, 9, 15, 7, 10, 18, 8, 12, 24)
 FLOW_SHARE = 0.2
@@ -131,7 +131,7 @@ def _lines(rng: np.random.Generator, pixels: NDArray[np.uint8], ground: Picture)
     """Candidates, half of the time after a round of JPEG; without those that are colour flow, which no gate sees."""
     shown = compressed(pixels, int(rng.integers(60, 97))) if rng.random() < 0.5 else pixels
     picture = relief(shown, ground.inside)
-    lines = candidate_lines(picture, ground.inside)
+    lines = candidate_lines(picture)
     patches = None if picture.chroma is None else flow_patches(picture.chroma)
     if patches is None:
         return lines
@@ -150,7 +150,7 @@ def holds_text(scene: Scene, lines: Lines) -> NDArray[np.bool_]:
 def fit(data: Examples, rows: NDArray[np.bool_]) -> HistGradientBoostingClassifier:
     """Trees on a part of the candidates; a false alarm costs three misses, since it wipes tissue."""
     model = HistGradientBoostingClassifier(
-        max_iter=TREES, max_depth=DEPTH, max_leaf_nodes=2**DEPTH, learning_rate=0.08, l2_regularization=1.0
+        max_iter=TREES, max_depth=DEPTH, max_leaf_nodes=2**DEPTH, learning_rate=RATE, l2_regularization=1.0
     )
     weight = np.where(data.is_text[rows], 1.0, 3.0)
     model.fit(data.features[rows], data.is_text[rows], sample_weight=weight)

@@ -12,7 +12,9 @@ proposes: it drops what only resembled text and completes what was found in part
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -44,32 +46,62 @@ _UNSEEN: Final = 0.5
 """Probability from which what the OCR detector had no time for is text."""
 _WHITE: Final = 150
 """Darkest channel from which a pixel over colour flow may be a white letter's."""
+_CONTEXT_PX: Final = 32
+"""Room around what is looked at: ground that a line is held against, and what the OCR detector is shown."""
+_CHANGED_PX: Final = 96
+"""Room above and below a fill: more than the tallest line and the ground that it is held against."""
 CLIP_FRAMES: Final = 12
 """Frames of a clip, evenly spread, that text has to stand still on."""
 
 
+class _Look(NamedTuple):
+    """What the gate thinks of a part of a picture.
+
+    Args:
+        corner: (x, y) of the part.
+        pixels: of the part, uint8 (h, w) or (h, w, 3).
+        picture: what stands out of it.
+        lines: boxes of the candidates in the part, (N, 4).
+        scores: their probabilities, (N,).
+    """
+
+    corner: tuple[int, int]
+    pixels: Pixels
+    picture: Relief
+    lines: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+
 def find_text(
-    pixels: Pixels, inside: NDArray[np.bool_] | None = None, *, ocr: bool = False, trees: Trees | None = None
+    pixels: Pixels,
+    inside: NDArray[np.bool_] | None = None,
+    *,
+    ocr: bool | Literal["flagged"] = False,
+    trees: Trees | None = None,
 ) -> tuple[TextBox, ...]:
     """Boxes of text and calliper labels, from left to right.
 
     Args:
         pixels: uint8 (H, W) or (H, W, 3) RGB.
         inside: where to look, bool (H, W); None looks everywhere.
-        ocr: let the detector of the `[ocr]` extra look too.
+        ocr: let the detector of the `[ocr]` extra look too; "flagged" only where the gate sees text at all, and where
+            the extra is installed.
         trees: another gate than the packaged one.
 
     Returns:
         Boxes whose `score` is the gate's probability, or 1 where the OCR detector agrees.
 
     Raises:
-        MissingExtra: `ocr` without the extra.
+        MissingExtra: `ocr=True` without the extra.
     """
-    picture = relief(pixels, inside)
-    patches = None if picture.chroma is None else flow_patches(picture.chroma)
-    boxes = _find(pixels, picture, inside, patches, trees, ocr=ocr)
-    if patches is not None:
-        boxes += _find_white(picture, patches if inside is None else inside & patches, trees, ocr=ocr)
+    looks = _looks(pixels, inside, trees)
+    found = [_flagged(look, LIKELY) for look in looks]
+    if ocr is True:
+        found = [_confirmed(look) for look in looks]
+    elif ocr and any(found):
+        with suppress(MissingExtra):
+            found = [_confirmed(look) for look in looks]
+    boxes = [box for look, mine in zip(looks, found, strict=True) for box in _in_picture(look, mine)]
     return tuple(sorted(boxes, key=lambda b: b.box))
 
 
@@ -80,50 +112,70 @@ def find_text_closely(
 
     Without the extra, what the fast detector flags counts as text.
     """
-    boxes = finder(pixels, inside, ocr=False)
-    if not boxes:
-        return boxes
-    try:
-        return finder(pixels, inside, ocr=True)
-    except MissingExtra:
-        return boxes
+    return finder(pixels, inside, ocr="flagged")
 
 
-def _find(
-    pixels: Pixels,
-    picture: Relief,
-    inside: NDArray[np.bool_] | None,
-    patches: NDArray[np.bool_] | None,
-    trees: Trees | None,
-    *,
-    ocr: bool,
-) -> list[TextBox]:
-    lines = candidate_lines(picture, inside)
-    scores = chances(lines.features, trees)
-    if patches is not None:
-        likely = np.flatnonzero(scores >= POSSIBLE)
-        scores[likely[is_flow(pixels, picture.tophat, patches, lines.boxes[likely])]] = 0.0
-    found = merged(lines.boxes, scores, least=POSSIBLE if ocr else LIKELY, part=POSSIBLE)
-    if not found:
+def _looks(pixels: Pixels, inside: NDArray[np.bool_] | None, trees: Trees | None) -> list[_Look]:
+    """A look at the picture, and one at the white letters over its colour flow where it has any."""
+    (left, top), pixels, inside = _cut(pixels, inside)
+    if not pixels.size:
         return []
-    boxes = without_repeats([TextBox(box=completed(picture, b), score=s, detector="gate") for b, s in found])
-    return confirmed(pixels, boxes, likely=_UNSEEN, sure=_ALONE) if ocr else boxes
+    picture = relief(pixels, inside)
+    patches = None if picture.chroma is None else flow_patches(picture.chroma)
+    lines = candidate_lines(picture)
+    scores = chances(lines.features, trees)
+    looks = [_Look((left, top), pixels, picture, lines.boxes, scores)]
+    if patches is None:
+        return looks
+    likely = np.flatnonzero(scores >= POSSIBLE)
+    scores[likely[is_flow(pixels, picture.tophat, patches, lines.boxes[likely])]] = 0.0
+    for look in _looks(_whitest(picture), patches if inside is None else inside & patches, trees):
+        looks.append(look._replace(corner=(left + look.corner[0], top + look.corner[1])))
+    return looks
 
 
-def _find_white(picture: Relief, on_flow: NDArray[np.bool_], trees: Trees | None, *, ocr: bool) -> list[TextBox]:
-    """White letters over flow: they do not stand out in the brightest channel, but they do in the darkest.
+def _cut(pixels: Pixels, inside: NDArray[np.bool_] | None) -> tuple[tuple[int, int], Pixels, NDArray[np.bool_] | None]:
+    """Upper left corner (x, y) of the part of a picture that is looked at, and the part: less of it is faster."""
+    if inside is None:
+        return (0, 0), pixels, None
+    x, y, width, height = cv2.boundingRect(inside.view(np.uint8))
+    if not width:
+        return (0, 0), pixels[:0], None
+    left, top = max(0, x - _CONTEXT_PX), max(0, y - _CONTEXT_PX)
+    part = np.s_[top : y + height + _CONTEXT_PX, left : x + width + _CONTEXT_PX]
+    return (left, top), pixels[part], inside[part]
 
-    There neither flow nor most tissue is left.
+
+def _whitest(picture: Relief) -> Pixels:
+    """What may be white letters over flow, all else black, (h, w).
+
+    They do not stand out in the brightest channel, but they do in the darkest: there neither flow nor most tissue is
+    left.
     """
     darkest = cv2.subtract(picture.level, picture.chroma)
-    white = np.where(darkest > _WHITE, darkest, np.uint8(0))
-    if not np.any(white[on_flow]):
-        return []
-    return _find(white, relief(white, on_flow), on_flow, None, trees, ocr=ocr)
+    return np.asarray(cv2.threshold(darkest, _WHITE, 0, cv2.THRESH_TOZERO)[1], np.uint8)
+
+
+def _flagged(look: _Look, least: float) -> list[TextBox]:
+    """What the gate sees in the part, in pixels of the part."""
+    found = merged(look.lines, look.scores, least=least, part=POSSIBLE)
+    return without_repeats([TextBox(box=completed(look.picture, b), score=s, detector="gate") for b, s in found])
+
+
+def _confirmed(look: _Look) -> list[TextBox]:
+    """What the OCR detector leaves of it."""
+    boxes = _flagged(look, POSSIBLE)
+    return confirmed(look.pixels, boxes, likely=_UNSEEN, sure=_ALONE) if boxes else []
+
+
+def _in_picture(look: _Look, boxes: list[TextBox]) -> list[TextBox]:
+    """Boxes of the part in pixels of the picture."""
+    (x, y) = look.corner
+    return [replace(b, box=(b.box[0] + x, b.box[1] + y, b.box[2] + x, b.box[3] + y)) for b in boxes]
 
 
 def find_text_in_clip(
-    frames: NDArray[np.uint8], inside: NDArray[np.bool_] | None = None, *, ocr: bool = False
+    frames: NDArray[np.uint8], inside: NDArray[np.bool_] | None = None, *, ocr: bool | Literal["flagged"] = False
 ) -> tuple[TextBox, ...]:
     """Boxes of text in a clip, uint8 (T, H, W) or (T, H, W, 3): text stands still while tissue moves.
 
@@ -143,6 +195,25 @@ def remove_text(pixels: Pixels, boxes: Sequence[TextBox]) -> Pixels:
     return filled(pixels, [found.box for found in boxes])
 
 
+def rows_around(
+    boxes: Sequence[TextBox], inside: NDArray[np.bool_] | None, shape: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """Where filling the boxes can change what is found: their rows and some more of what is looked at, bool (H, W).
+
+    Whole rows, since a line of text goes on to the left and right.
+
+    Args:
+        boxes: what was filled.
+        inside: where the picture is looked at, bool (H, W); None looks everywhere.
+        shape: of the picture.
+    """
+    where = np.zeros(shape[:2], bool)
+    for found in boxes:
+        rows = slice(max(0, found.box[1] - _CHANGED_PX), found.box[3] + _CHANGED_PX)
+        where[rows] = True if inside is None else inside[rows]
+    return where
+
+
 def text_remains(pixels: Pixels, inside: NDArray[np.bool_] | None = None, *, ocr: bool = False) -> bool:
     """Whether a cleaned picture still holds something that is surely text.
 
@@ -157,4 +228,13 @@ def text_remains(pixels: Pixels, inside: NDArray[np.bool_] | None = None, *, ocr
     return any(found.score >= SURE for found in find_text(pixels, inside, ocr=ocr))
 
 
-__all__ = ["SURE", "Finder", "find_text", "find_text_closely", "find_text_in_clip", "remove_text", "text_remains"]
+__all__ = [
+    "SURE",
+    "Finder",
+    "find_text",
+    "find_text_closely",
+    "find_text_in_clip",
+    "remove_text",
+    "rows_around",
+    "text_remains",
+]

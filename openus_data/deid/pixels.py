@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from openus_data.deid.burned_in import find_text, find_text_in_clip, remove_text, text_remains
+from openus_data.deid.burned_in import find_text, find_text_in_clip, remove_text, rows_around, text_remains
 from openus_data.records import Pixels, TextBox
 
 ROUNDS: Final = 6
@@ -73,12 +73,14 @@ def _clean_one(
 ) -> tuple[Pixels, tuple[TextBox, ...], bool]:
     """The picture, what was filled, and whether text is still found."""
     picture, filled = remove_text(pixels, standing), standing
+    where = inside
     for attempt in range(ROUNDS):
-        found = tuple(b for b in find_text(picture, inside, ocr=ocr) if not attempt or b.score >= _STILL)
+        found = tuple(b for b in find_text(picture, where, ocr=ocr) if not attempt or b.score >= _STILL)
         if not found:
             return picture, filled, False
         picture = remove_text(picture, found) if attempt < 3 else _flatten(picture, found)
         filled = (*filled, *found)
+        where = rows_around(found, inside, pixels.shape)  # the rest has been looked at
     return picture, filled, text_remains(picture, inside, ocr=ocr)
 
 

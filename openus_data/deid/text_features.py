@@ -33,18 +33,19 @@ _Reals = NDArray[np.float64]
 _Ints = NDArray[np.int64]
 
 
-class LinePixels(NamedTuple):
-    """The pixels of all lines; int arrays of one length.
+class LineRuns(NamedTuple):
+    """The strokes of all lines as runs of pixels along a row; int arrays of one length.
 
     Args:
         row: of the picture.
-        column: of the picture.
+        x0, x1: half-open columns.
         line: number of the line.
         letter: number of the letter.
     """
 
     row: _Ints
-    column: _Ints
+    x0: _Ints
+    x1: _Ints
     line: _Ints
     letter: _Ints
 
@@ -56,32 +57,39 @@ class _Values(NamedTuple):
     tophat: _Reals
     usual: _Reals
     edge: _Reals
-    chroma: _Reals
+    chroma: _Reals | None
 
 
-def measured(families: Sequence[Strokes], pixels: LinePixels, boxes: _Ints, family: _Ints, letters: _Ints) -> _Reals:
+def spread(first: _Ints, lengths: _Ints) -> _Ints:
+    """Every number of runs of numbers that go up by one."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(first - before, lengths) + np.arange(int(lengths.sum()))
+
+
+def measured(families: Sequence[Strokes], runs: LineRuns, boxes: _Ints, family: _Ints, letters: _Ints) -> _Reals:
     """All of `FEATURES`, float (N, len(FEATURES)).
 
     Args:
         families: of strokes.
-        pixels: of the lines.
+        runs: of the lines.
         boxes: of the lines, half-open, int (N, 4).
         family: of each line, int (N,).
-        letters: boxes of the letters that `pixels` names; only the width, height and relative foot count.
+        letters: boxes of the letters that `runs` names; only the width, height and relative foot count.
     """
     size = len(boxes)
-    line = pixels.line
-    shown = _shown([f.picture for f in families], pixels, family[line])
+    line = np.repeat(runs.line, runs.x1 - runs.x0)
+    shown = _shown([f.picture for f in families], runs, family[runs.line])
     area = np.bincount(line, minlength=size).astype(np.float64)
     mean_level, level_spread = _mean_spread(line, shown.level, area)
     mean_tophat, tophat_spread = _mean_spread(line, shown.tophat, area)
     ground, ground_spread = _mean_spread(line, shown.level - shown.tophat, area)
-    mean_chroma, chroma_spread = _mean_spread(line, shown.chroma, area)
+    none = np.zeros(size)
+    mean_chroma, chroma_spread = (none, none) if shown.chroma is None else _mean_spread(line, shown.chroma, area)
     mean_edge, mean_usual = (np.bincount(line, v, size) / area for v in (shown.edge, shown.usual))
     top = np.zeros(size)
     np.maximum.at(top, line, shown.level)
     top_share = np.bincount(line, shown.level >= 0.9 * top[line], size) / area
-    shape = _letter_shapes(line, pixels.letter, letters, size)
+    shape = _letter_shapes(runs.line, runs.letter, letters, size)
     count, tall, *_, baseline_spread = shape
     width, height = (boxes[:, k + 2] - boxes[:, k] for k in (0, 1))
     columns = (mean_level, level_spread, mean_tophat, tophat_spread, mean_usual, mean_edge, ground, ground_spread, top)
@@ -98,34 +106,39 @@ def measured(families: Sequence[Strokes], pixels: LinePixels, boxes: _Ints, fami
         *_colour_around(families[0].picture.chroma, boxes),
         family,
     )
-    return np.column_stack([*columns, top_share, mean_chroma, chroma_spread, *shape, width, height, *ratios])
+    return np.stack([*columns, top_share, mean_chroma, chroma_spread, *shape, width, height, *ratios], axis=1)
 
 
-def _shown(pictures: Sequence[Relief], pixels: LinePixels, family: _Ints) -> _Values:
-    picture = pictures[0]
-    at = pixels.row * picture.level.shape[1] + pixels.column
+def _shown(pictures: Sequence[Relief], runs: LineRuns, family: _Ints) -> _Values:
+    picture, lengths = pictures[0], runs.x1 - runs.x0
+    at = spread(runs.row * picture.level.shape[1] + runs.x0, lengths)
     level, tophat = picture.level.ravel()[at], picture.tophat.ravel()[at]
-    usual = _looked_up(picture.usual, pixels)
+    usual = _looked_up(picture.usual, runs)
     edge = _edges(picture.level, at)
     for number, other in enumerate(pictures):
-        if other is not picture and (mine := np.flatnonzero(family == number)).size:
-            level[mine], tophat[mine] = other.level.ravel()[at[mine]], other.tophat.ravel()[at[mine]]
-            usual[mine] = _looked_up(other.usual, LinePixels(*(a[mine] for a in pixels)))
-    chroma = np.zeros(len(at)) if picture.chroma is None else picture.chroma.ravel()[at]
-    return _Values(*(a.astype(np.float64) for a in (level, tophat, usual, edge, chroma)))
+        if other is not picture and (mine := family == number).any():
+            pixels = np.flatnonzero(np.repeat(mine, lengths))
+            level[pixels], tophat[pixels] = other.level.ravel()[at[pixels]], other.tophat.ravel()[at[pixels]]
+            usual[mine] = _looked_up(other.usual, runs)[mine]
+    chroma = None if picture.chroma is None else picture.chroma.ravel()[at].astype(np.float64)
+    levels, tophats, usuals, edges = (a.astype(np.float64) for a in (level, tophat, np.repeat(usual, lengths), edge))
+    return _Values(levels, tophats, usuals, edges, chroma)
 
 
-def _edges(level: NDArray[np.uint8], at: _Ints) -> NDArray[np.float32]:
+def _edges(level: NDArray[np.uint8], at: _Ints) -> NDArray[np.int16]:
     """Size of the Laplacian at pixels: crisp strokes have much of it, speckle blurred by the beam has little."""
     flat, width = level.ravel(), level.shape[1]
-    around = sum(flat.take(at + step, mode="clip").astype(np.float32) for step in (-1, 1, -width, width))
-    return np.asarray(np.abs(np.float32(4) * flat[at] - around))
+    edge = flat[at].astype(np.int16) << 2
+    for step in (-1, 1, -width, width):
+        edge -= flat.take(at + step, mode="clip")
+    return np.asarray(np.abs(edge))
 
 
-def _looked_up(small: NDArray[np.uint8], pixels: LinePixels) -> NDArray[np.uint8]:
-    rows = np.minimum(pixels.row // USUAL_STEP, small.shape[0] - 1)
-    columns = np.minimum(pixels.column // USUAL_STEP, small.shape[1] - 1)
-    return np.asarray(small[rows, columns])
+def _looked_up(small: NDArray[np.uint8], runs: LineRuns) -> NDArray[np.uint8]:
+    """A smaller picture's values in the middle of runs: it is smooth."""
+    rows = np.minimum(runs.row // USUAL_STEP, small.shape[0] - 1)
+    columns = np.minimum((runs.x0 + runs.x1) // (2 * USUAL_STEP), small.shape[1] - 1)
+    return np.asarray(small.ravel()[rows * small.shape[1] + columns])
 
 
 def _mean_spread(group: _Ints, values: _Reals, area: _Reals) -> tuple[_Reals, _Reals]:

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from openus_data.deid.text_features import FEATURES
 
 MODEL: Final = "text_gate.json"
-_FIRST: Final = 25
+_FIRST: Final = 20
 """Trees that every line walks; the others are for those that still may be text after them."""
-_HOPELESS: Final = -5.0
+_HOPELESS: Final = -4.3
 """Log-odds after the first trees at which a line is given up."""
 
 

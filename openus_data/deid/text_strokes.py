@@ -1,12 +1,14 @@
 """Strokes: what is thinner than a letter's line and stands out of a picture.
 
     picture = relief(pixels, inside)
-    for group in stroke_families(picture, inside): ...
+    for group in stroke_families(picture): ...
 
 A white top-hat keeps what is thinner than a letter's stroke. Three thresholds see different text: one held against the
 local contrast of speckle finds faint words on calm ground, two absolute ones find bright words whose letters the first
 would join with bright speckle. Dark words on a light ground are looked for in the inverted picture, and coloured ones,
 which are hardly brighter than light tissue, in the picture of how coloured each pixel is.
+
+Each pass over a whole picture is one of OpenCV's on bytes: the gate has a few milliseconds.
 """
 
 from __future__ import annotations
@@ -49,12 +51,14 @@ class Relief(NamedTuple):
         tophat: how far it rises above anything as wide as `STROKE_PX`, uint8 (H, W).
         usual: mean of the top-hat around, uint8, smaller by `USUAL_STEP`.
         chroma: brightest less darkest channel, uint8 (H, W); None for grey.
+        outside: 255 where nobody looks, else 0, uint8 (H, W); None where all is looked at. Nothing stands out there.
     """
 
     level: NDArray[np.uint8]
     tophat: NDArray[np.uint8]
     usual: NDArray[np.uint8]
     chroma: NDArray[np.uint8] | None
+    outside: NDArray[np.uint8] | None
 
 
 class Strokes(NamedTuple):
@@ -62,12 +66,12 @@ class Strokes(NamedTuple):
 
     Args:
         picture: what it was held against: the picture, the inverted one, or the colour of one.
-        mask: bool (H, W).
+        mask: bool (H, W); None without any.
         is_dark: whether they are darker than their ground.
     """
 
     picture: Relief
-    mask: NDArray[np.bool_]
+    mask: NDArray[np.bool_] | None
     is_dark: bool = False
 
 
@@ -76,38 +80,37 @@ def relief(pixels: Pixels, inside: NDArray[np.bool_] | None = None) -> Relief:
 
     What lies outside counts as bright, so that a corner of the scan area on black is no stroke.
     """
+    outside = None if inside is None else np.asarray(cv2.compare(inside.view(np.uint8), 0, cv2.CMP_EQ), np.uint8)
     if pixels.ndim == 2:
-        return _relief_of(np.ascontiguousarray(pixels), None, inside)
+        return _relief_of(np.ascontiguousarray(pixels), None, outside)
     red, green, blue = cv2.split(pixels)
     level = cv2.max(cv2.max(red, green), blue)
-    return _relief_of(level, cv2.subtract(level, cv2.min(cv2.min(red, green), blue)), inside)
+    return _relief_of(level, cv2.subtract(level, cv2.min(cv2.min(red, green), blue)), outside)
 
 
-def stroke_families(picture: Relief, inside: NDArray[np.bool_] | None = None) -> list[Strokes]:
+def stroke_families(picture: Relief) -> list[Strokes]:
     """Strokes by each threshold, always in the same order: three of bright strokes, dark ones, coloured ones.
 
     Args:
         picture: of `relief`.
-        inside: where to look, bool (H, W); None looks everywhere.
     """
     found = [Strokes(picture, _stands_out(picture, threshold)) for threshold in _BRIGHT]
-    found += [_dark_strokes(picture, inside), _coloured_strokes(picture, inside)]
-    if inside is not None:
-        for strokes in found:
-            np.logical_and(strokes.mask, inside, out=strokes.mask)
-    return found
+    return [*found, _dark_strokes(picture), _coloured_strokes(picture)]
 
 
-def _relief_of(level: NDArray[np.uint8], chroma: NDArray[np.uint8] | None, inside: NDArray[np.bool_] | None) -> Relief:
-    tophat = cv2.subtract(level, cv2.morphologyEx(_walled(level, inside), cv2.MORPH_OPEN, _SQUARE))
-    return Relief(level, np.asarray(tophat), _usual(tophat), chroma)
+def _relief_of(level: NDArray[np.uint8], chroma: NDArray[np.uint8] | None, outside: NDArray[np.uint8] | None) -> Relief:
+    tophat = _tophat(level, outside)
+    return Relief(level, tophat, _usual(tophat), chroma, outside)
 
 
-def _walled(level: NDArray[np.uint8], inside: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
-    """The picture with all that lies outside white."""
-    if inside is None:
-        return level
-    return np.asarray(cv2.max(level, cv2.compare(inside.view(np.uint8), 0, cv2.CMP_EQ)))
+def _tophat(level: NDArray[np.uint8], outside: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """How far each pixel rises above anything as wide as a stroke; 0 outside, which counts as white."""
+    if outside is None:
+        return np.asarray(cv2.subtract(level, cv2.morphologyEx(level, cv2.MORPH_OPEN, _SQUARE)))
+    walled = cv2.max(level, outside)
+    opened = cv2.morphologyEx(walled, cv2.MORPH_OPEN, _SQUARE)
+    cv2.max(opened, outside, dst=opened)
+    return np.asarray(cv2.subtract(level, opened, dst=walled))
 
 
 def _usual(tophat: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -122,31 +125,34 @@ def _stands_out(picture: Relief, threshold: _Threshold) -> NDArray[np.bool_]:
         return picture.tophat > threshold.least
     height, width = picture.level.shape
     least = cv2.max(cv2.convertScaleAbs(picture.usual, None, threshold.factor), threshold.least)
-    return np.asarray(picture.tophat > cv2.resize(least, (width, height), interpolation=cv2.INTER_LINEAR))
+    wide = cv2.resize(least, (width, len(least)), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(picture.tophat > wide[np.minimum(np.arange(height) // USUAL_STEP, len(least) - 1)])
 
 
-def _dark_strokes(bright: Relief, inside: NDArray[np.bool_] | None) -> Strokes:
+def _dark_strokes(bright: Relief) -> Strokes:
     """The inverted picture and its strokes, where a light ground is there for dark words to stand on."""
     level = cv2.bitwise_not(bright.level)
-    tophat = cv2.subtract(level, cv2.morphologyEx(_walled(level, inside), cv2.MORPH_OPEN, _SQUARE))
-    mask = np.logical_and(tophat > _DARK_ON_LIGHT.least, cv2.add(bright.level, tophat) > LIGHT_GROUND)
+    tophat = _tophat(level, bright.outside)
+    mask = tophat > _DARK_ON_LIGHT.least
+    mask &= cv2.add(bright.level, tophat) > LIGHT_GROUND
     if np.count_nonzero(mask) < _FEW:
         return _no_strokes(bright)
-    inverted = Relief(level, np.asarray(tophat), _usual(tophat), bright.chroma)
-    return Strokes(inverted, np.logical_and(mask, _stands_out(inverted, _DARK_ON_LIGHT), out=mask), is_dark=True)
+    inverted = Relief(level, tophat, _usual(tophat), bright.chroma, bright.outside)
+    mask &= _stands_out(inverted, _DARK_ON_LIGHT)
+    return Strokes(inverted, mask, is_dark=True)
 
 
-def _coloured_strokes(bright: Relief, inside: NDArray[np.bool_] | None) -> Strokes:
+def _coloured_strokes(bright: Relief) -> Strokes:
     if bright.chroma is None:
         return _no_strokes(bright)
     coloured = cv2.compare(bright.chroma, _COLOURED.least, cv2.CMP_GT)
-    if inside is not None:
-        coloured = cv2.bitwise_and(coloured, coloured, mask=inside.view(np.uint8))
+    if bright.outside is not None:
+        cv2.subtract(coloured, bright.outside, dst=coloured)
     if cv2.countNonZero(coloured) < _FEW:
         return _no_strokes(bright)
-    colour = _relief_of(bright.chroma, bright.chroma, inside)
+    colour = _relief_of(bright.chroma, bright.chroma, bright.outside)
     return Strokes(colour, _stands_out(colour, _COLOURED))
 
 
 def _no_strokes(picture: Relief) -> Strokes:
-    return Strokes(picture, np.zeros(picture.level.shape, bool))
+    return Strokes(picture, None)

@@ -12,10 +12,19 @@ import pytest
 from numpy.typing import NDArray
 
 from openus_data.decode import decode
-from openus_data.deid import text_ocr
-from openus_data.deid.burned_in import POSSIBLE, find_text, find_text_in_clip, remove_text, text_remains
+from openus_data.deid import burned_in, text_ocr
+from openus_data.deid.burned_in import (
+    POSSIBLE,
+    find_text,
+    find_text_closely,
+    find_text_in_clip,
+    remove_text,
+    rows_around,
+    text_remains,
+)
 from openus_data.deid.text_features import FEATURES
 from openus_data.deid.text_gate import Trees, chances, load_trees
+from openus_data.deid.text_lines import candidate_lines
 from openus_data.errors import MissingExtra
 from openus_data.phantom import phantom
 
@@ -73,6 +82,45 @@ def test_dark_words_on_a_light_box_are_found() -> None:
 def test_what_lies_outside_is_not_looked_at() -> None:
     pixels, inside = speckle(3)
     assert find_text(named(pixels, (220, 250)), inside & False) == ()
+
+
+@pytest.mark.parametrize(("left", "top"), [(200, 120), (37, 61)])
+def test_what_is_found_moves_with_the_scan_area(left: int, top: int) -> None:
+    pixels, inside = speckle(3)
+    shown = named(pixels, (220, 250))
+    canvas, area = np.zeros((760, 960), np.uint8), np.zeros((760, 960), bool)
+    canvas[top : top + 480, left : left + 640], area[top : top + 480, left : left + 640] = shown, inside
+    there = [(x0 + left, y0 + top, x1 + left, y1 + top) for x0, y0, x1, y1 in (b.box for b in find_text(shown, inside))]
+    assert there and [b.box for b in find_text(canvas, area)] == there
+
+
+def test_a_closer_look_takes_one_look_of_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rapidocr_onnxruntime")
+    looks = []
+    monkeypatch.setattr(burned_in, "candidate_lines", lambda picture: looks.append(1) or candidate_lines(picture))
+    pixels, inside = speckle(4)
+    shown = named(pixels, (220, 250))
+    assert find_text_closely(shown, inside) == find_text(shown, inside, ocr=True) != ()
+    assert len(looks) == 2
+
+
+def test_without_the_extra_a_closer_look_keeps_the_gates_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rapidocr_onnxruntime", None)
+    text_ocr._detector.cache_clear()
+    pixels, inside = speckle(4)
+    shown = named(pixels, (220, 250))
+    assert find_text_closely(shown, inside) == find_text(shown, inside) != ()
+    text_ocr._detector.cache_clear()
+
+
+def test_rows_around_a_fill_hold_it_and_leave_out_what_is_far_or_outside() -> None:
+    pixels, inside = speckle(4)
+    (found, *_) = find_text(named(pixels, (220, 250)), inside)
+    rows = rows_around([found], inside, pixels.shape)
+    x0, y0, x1, y1 = found.box
+    assert np.array_equal(rows[y0 - 60 : y1 + 60], inside[y0 - 60 : y1 + 60]) and rows[y0:y1, x0:x1].all()
+    assert inside[: y0 - 110].any() and not rows[: y0 - 110].any()
+    assert rows_around([found], None, pixels.shape)[y0].all()
 
 
 def test_after_removal_nothing_remains_and_the_rest_is_untouched() -> None:

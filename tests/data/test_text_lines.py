@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from openus_data.deid.text_features import FEATURES
-from openus_data.deid.text_lines import Lines, candidate_lines
+from openus_data.deid.text_lines import Lines, _runs, candidate_lines
 from openus_data.deid.text_strokes import relief, stroke_families
 
 H, W = 120, 240
 
 
 def lines_of(pixels: NDArray[np.uint8], inside: NDArray[np.bool_] | None = None) -> Lines:
-    return candidate_lines(relief(pixels, inside), inside)
+    return candidate_lines(relief(pixels, inside))
 
 
 def word(place: tuple[int, int], ground: int = 0, level: int = 255) -> NDArray[np.uint8]:
@@ -59,5 +59,19 @@ def test_no_family_sees_what_lies_outside() -> None:
     pixels = np.repeat(np.maximum(word((20, 40)), word((20, 90)))[..., None], 3, axis=2)
     inside = np.zeros((H, W), bool)
     inside[60:] = True
-    assert not any(strokes.mask[:60].any() for strokes in stroke_families(relief(pixels, inside), inside))
+    seen = [strokes.mask for strokes in stroke_families(relief(pixels, inside)) if strokes.mask is not None]
+    assert not any(mask[:60].any() for mask in seen) and any(mask[60:].any() for mask in seen)
     assert all(box[1] >= 60 for box in lines_of(pixels, inside).boxes)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.02, 0.9))
+def test_runs_are_the_strokes_and_those_that_touch_have_one_letter(seed: int, share: float) -> None:
+    mask = np.zeros((21, 31), np.uint8)
+    mask[:-1, 1:] = np.random.default_rng(seed).random((20, 30)) < share
+    runs, count = _runs(mask)
+    drawn = np.zeros(mask.shape, np.int64)
+    for y, x0, x1, letter in zip(*runs, strict=True):
+        drawn[y, x0:x1] = letter
+    expected, labels = cv2.connectedComponents(mask, connectivity=8)
+    assert count == expected and np.array_equal(drawn, labels)
