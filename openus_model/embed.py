@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from openus_model.corpus import Corpus
 from openus_model.errors import DataError, UsageError
+from openus_model.pictures import decode_picture, find_pictures
 from openus_model.pixels import normalise, resize
 from openus_model.progress import bar
 from openus_model.saved import read_backbone, weights_sha256
@@ -36,7 +36,6 @@ from openus_model.saved import read_backbone, weights_sha256
 INPUT_PX: Final = 224
 CHUNK: Final = 1024
 """Images per part; what a kill costs at most."""
-_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +116,7 @@ def embed(
         raise UsageError("say what to embed", expected="one of --data and --images")
     start = time.monotonic()
     backbone: Any = read_backbone(weights)
-    source = _CorpusSource(Corpus.open(data), input_px) if data is not None else _FolderSource(_files(images), input_px)
+    source = _source(data, images, input_px)
     digest = weights_sha256(backbone)
     parts = _Parts(out, {"weights_sha256": digest, "source": source.digest(), "input_px": input_px})
     reused = parts.rows
@@ -132,6 +131,14 @@ def embed(
         seconds=time.monotonic() - start,
         weights_sha256=digest,
     )
+
+
+def _source(data: Path | None, images: Path | None, input_px: int) -> _CorpusSource | _FolderSource:
+    if data is not None:
+        return _CorpusSource(Corpus.open(data), input_px)
+    assert images is not None
+    step = "DICOM and clips: openus-data build --images, then --data"
+    return _FolderSource(find_pictures(images, next_step=step), input_px)
 
 
 class _CorpusSource(Dataset[tuple[str, Tensor | None]]):
@@ -163,22 +170,8 @@ class _FolderSource(Dataset[tuple[str, Tensor | None]]):
     def __getitem__(self, index: int) -> tuple[str, Tensor | None]:
         data = self.files[index].read_bytes()
         name = f"file-{hashlib.sha256(data).hexdigest()[:20]}"
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-        if pixels is None:
-            return name, None
-        image: NDArray[np.uint8] = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
-        return name, resize(image, self.input_px)
-
-
-def _files(folder: Path | None) -> list[Path]:
-    assert folder is not None
-    if not folder.is_dir():
-        raise DataError("no such folder", where="--images")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
-    if not found:
-        step = "DICOM and clips: openus-data build --images, then --data"
-        raise DataError("no picture in the folder", where="--images", expected=", ".join(_SUFFIXES), next_step=step)
-    return found
+        image = decode_picture(data)
+        return name, None if image is None else resize(image, self.input_px)
 
 
 def _three(image_CHW: Tensor) -> Tensor:

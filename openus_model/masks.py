@@ -14,10 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from openus_model.backbones import build_backbone
@@ -27,6 +24,7 @@ from openus_model.figures import draw_step, write_figure
 from openus_model.heads import PixelDecoder
 from openus_model.losses.reconstruction import cell_errors
 from openus_model.masking import choose, join_scores, normalise, uniform_noise
+from openus_model.pictures import decode_picture, find_pictures
 from openus_model.pixels import normalise as normalise_pixels
 from openus_model.pixels import pixels_of, resize
 from openus_model.saved import read_backbone
@@ -36,7 +34,6 @@ MOST: Final = 8
 """Images of a figure."""
 SHOWN_PX: Final = 192
 """Least side of a picture in it."""
-_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,20 +145,17 @@ def _total_steps(folder: Path, recipe: dict[str, Any]) -> int | None:
 
 
 def _read_pictures(folder: Path, size_px: int) -> tuple[Tensor, int]:
-    if not folder.is_dir():
-        raise DataError("no such folder", where="--images")
     found, bad = [], 0
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file()):
-        pixels = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), cv2.IMREAD_COLOR)
-        if pixels is None:
+    for path in find_pictures(folder):
+        image = decode_picture(path.read_bytes())
+        if image is None:
             bad += 1
             continue
-        image: NDArray[np.uint8] = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
         found.append(resize(image, size_px))
         if len(found) == MOST:
             break
     if not found:
-        raise DataError("no picture in the folder", where="--images", expected=", ".join(_SUFFIXES))
+        raise DataError("no file in the folder can be read", where="--images", got=f"{bad} that are no pictures")
     return torch.stack(found), bad
 
 

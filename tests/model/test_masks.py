@@ -34,6 +34,10 @@ def test_the_figure_has_a_row_per_picture_and_repeats(tmp_path: Path) -> None:
     export(tmp_path / "run", tmp_path / "given")
     with pytest.raises(WeightsError, match="needs the student"):
         draw_masks(tmp_path / "given", scans, tmp_path / "c.png")
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match="got 1 that are no pictures"):
+        draw_masks(tmp_path / "run", tmp_path / "torn", tmp_path / "c.png")
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="no picture"):
         draw_masks(tmp_path / "run", tmp_path / "none", tmp_path / "c.png")
