@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openus_data.deid.colour_flow import STEP, broad_colour
-from openus_data.deid.text_strokes import USUAL_STEP, Relief, Strokes
+from openus_data.deid.text_strokes import Relief, Strokes, looked_up
 
 FEATURES: Final = (
     *("level", "level_spread", "tophat", "tophat_spread", "usual", "edge", "ground", "ground_spread", "top_level"),
@@ -113,13 +113,14 @@ def _shown(pictures: Sequence[Relief], runs: LineRuns, family: _Ints) -> _Values
     picture, lengths = pictures[0], runs.x1 - runs.x0
     at = spread(runs.row * picture.level.shape[1] + runs.x0, lengths)
     level, tophat = picture.level.ravel()[at], picture.tophat.ravel()[at]
-    usual = _looked_up(picture.usual, runs)
+    middle = (runs.x0 + runs.x1) // 2  # of a run: what is usual changes slowly
+    usual = looked_up(picture.usual, runs.row, middle)
     edge = _edges(picture.level, at)
     for number, other in enumerate(pictures):
         if other is not picture and (mine := family == number).any():
             pixels = np.flatnonzero(np.repeat(mine, lengths))
             level[pixels], tophat[pixels] = other.level.ravel()[at[pixels]], other.tophat.ravel()[at[pixels]]
-            usual[mine] = _looked_up(other.usual, runs)[mine]
+            usual[mine] = looked_up(other.usual, runs.row[mine], middle[mine])
     chroma = None if picture.chroma is None else picture.chroma.ravel()[at].astype(np.float64)
     levels, tophats, usuals, edges = (a.astype(np.float64) for a in (level, tophat, np.repeat(usual, lengths), edge))
     return _Values(levels, tophats, usuals, edges, chroma)
@@ -132,13 +133,6 @@ def _edges(level: NDArray[np.uint8], at: _Ints) -> NDArray[np.int16]:
     for step in (-1, 1, -width, width):
         edge -= flat.take(at + step, mode="clip")
     return np.asarray(np.abs(edge))
-
-
-def _looked_up(small: NDArray[np.uint8], runs: LineRuns) -> NDArray[np.uint8]:
-    """A smaller picture's values in the middle of runs: it is smooth."""
-    rows = np.minimum(runs.row // USUAL_STEP, small.shape[0] - 1)
-    columns = np.minimum((runs.x0 + runs.x1) // (2 * USUAL_STEP), small.shape[1] - 1)
-    return np.asarray(small.ravel()[rows * small.shape[1] + columns])
 
 
 def _mean_spread(group: _Ints, values: _Reals, area: _Reals) -> tuple[_Reals, _Reals]:

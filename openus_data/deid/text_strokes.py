@@ -120,6 +120,13 @@ def _usual(tophat: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.blur(cv2.resize(tophat, small, interpolation=cv2.INTER_LINEAR), _AROUND))
 
 
+def looked_up(usual: NDArray[np.uint8], row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """`Relief.usual` at pixels of the picture."""
+    rows = np.minimum(row // USUAL_STEP, usual.shape[0] - 1)
+    columns = np.minimum(column // USUAL_STEP, usual.shape[1] - 1)
+    return np.asarray(usual.ravel()[rows * usual.shape[1] + columns])
+
+
 def _stands_out(picture: Relief, threshold: _Threshold) -> NDArray[np.bool_]:
     if not threshold.factor:
         return picture.tophat > threshold.least
@@ -134,12 +141,15 @@ def _dark_strokes(bright: Relief) -> Strokes:
     level = cv2.bitwise_not(bright.level)
     tophat = _tophat(level, bright.outside)
     mask = tophat > _DARK_ON_LIGHT.least
-    mask &= cv2.add(bright.level, tophat) > LIGHT_GROUND
-    if np.count_nonzero(mask) < _FEW:
+    at = np.flatnonzero(mask)
+    stands_out = tophat.ravel()[at]
+    is_light = level.ravel()[at] - stands_out < 255 - LIGHT_GROUND
+    if np.count_nonzero(is_light) < _FEW:
         return _no_strokes(bright)
-    inverted = Relief(level, tophat, _usual(tophat), bright.chroma, bright.outside)
-    mask &= _stands_out(inverted, _DARK_ON_LIGHT)
-    return Strokes(inverted, mask, is_dark=True)
+    usual = _usual(tophat)
+    around = looked_up(usual, at // level.shape[1], at % level.shape[1])
+    mask.ravel()[at[~is_light | (stands_out <= _DARK_ON_LIGHT.factor * around)]] = False
+    return Strokes(Relief(level, tophat, usual, bright.chroma, bright.outside), mask, is_dark=True)
 
 
 def _coloured_strokes(bright: Relief) -> Strokes:
