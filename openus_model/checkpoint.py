@@ -27,7 +27,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from openus_model.errors import LockedError, WeightsError
+from openus_model.errors import LockedError, UsageError, WeightsError
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +59,14 @@ def run_lock(run: Path) -> Iterator[None]:
     """Hold a run's folder against other trainers; freed when the process ends, however it ends.
 
     Raises:
+        UsageError: the folder cannot be made.
         LockedError: another process holds it.
     """
-    run.mkdir(parents=True, exist_ok=True)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError("cannot make the run's folder", where="--out", got=reason) from None
     with (run / ".lock").open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

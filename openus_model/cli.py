@@ -28,13 +28,19 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No live display.")]
-Weights = Annotated[Path, typer.Option("--weights", help="A run, or a folder that export or import-weights made.")]
 WeightsOrHub = Annotated[
     str, typer.Option("--weights", help="A run, a folder that export or import-weights made, or `hf:owner/name`.")
 ]
-Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a built-in recipe, or a YAML file.")]
+Recipe = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="quickstart | openus_small | openus_small_released | openus_plus | smoke, or a YAML file.",
+    ),
+]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may be given several times."),
 ]
 
 
@@ -133,9 +139,11 @@ def evaluate(
 def embed(
     weights: WeightsOrHub,
     out: Annotated[Path, typer.Option("--out", help="FILE.parquet")],
-    data: Annotated[Path | None, typer.Option("--data", help="A folder that `openus-data build` made.")] = None,
-    images: Annotated[Path | None, typer.Option("--images", help="A folder of pictures.")] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 32,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="A folder that `openus-data build` made; or else --images.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option("--images", help="A folder of pictures; or else --data.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images at once.", min=1)] = 32,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -155,8 +163,10 @@ def embed(
 
 @app.command(epilog="Example: openus-model masks --weights run --images scans --out masks.png")
 def masks(
-    weights: Weights,
-    images: Annotated[Path, typer.Option("--images", help="A folder of pictures.")],
+    weights: Annotated[
+        Path, typer.Option("--weights", help="A run, or one of its checkpoints; exports lack the decoder.")
+    ],
+    images: Annotated[Path, typer.Option("--images", help="A folder of pictures; the first eight are drawn.")],
     out: Annotated[Path, typer.Option("--out", help="FILE.png")],
     as_json: Json = False,
 ) -> None:
@@ -200,7 +210,7 @@ def import_weights(
     out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
     as_json: Json = False,
 ) -> None:
-    """Take over a public checkpoint without running its pickle; every tensor is placed or named as unused."""
+    """Take over a public checkpoint, its pickle not run; every tensor is placed or named as unused."""
 
     def command() -> int:
         from openus_model.weights import import_weights as take_over
@@ -212,10 +222,12 @@ def import_weights(
 
 @app.command(epilog="Example: openus-model describe vmamba_small --json")
 def describe(
-    backbone: Annotated[str | None, typer.Argument(metavar="[BACKBONE]", help="Default: all.")] = None,
+    backbone: Annotated[
+        str | None, typer.Argument(metavar="BACKBONE", help="vmamba_nano | vmamba_small | ...; default: all.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Parameters, multiply-adds and stage shapes."""
+    """Parameters, multiply-adds and stage shapes of a backbone."""
 
     def command() -> int:
         from openus_model.describe import describe as measure
@@ -228,13 +240,15 @@ def describe(
 @app.command(epilog="Example: openus-model plan openus_small --gpus 4 --gpu h100")
 def plan(
     recipe: Recipe,
-    gpus: Annotated[int, typer.Option("--gpus", min=1)] = 1,
-    gpu: Annotated[str, typer.Option("--gpu", help="a100 | h100 | h200 | ...")] = "h100",
+    gpus: Annotated[int, typer.Option("--gpus", help="How many; they share the recipe's batch.", min=1)] = 1,
+    gpu: Annotated[
+        str, typer.Option("--gpu", help="a100 | h100 | h200 | ..., or `here` to time steps on this machine.")
+    ] = "h100",
     images: Annotated[int, typer.Option("--images", help="Images in the corpus.", min=1)] = 308_000,
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Time, memory and I/O of a run before one pays for it."""
+    """Time, memory and I/O of a run before one pays for it, and what the estimate rests on."""
 
     def command() -> int:
         from openus_model.plan import plan as estimate
@@ -248,10 +262,16 @@ def plan(
 
 @app.command(epilog="Example: openus-model bench scan --json")
 def bench(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="scan | stream | step")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="scan: the selective scan on the CPU; step: a backbone's forward and backward; stream: JPEG to views.",
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
-    """The figures, each as a ratio against its named baseline."""
+    """Time a part on one CPU core, each figure as a ratio against its named baseline; up to two minutes."""
 
     def command() -> int:
         from openus_model.bench import bench as time_it

@@ -367,7 +367,7 @@ class EngineRecipe:
     tensorboard: bool = True
     "Write RUN/tensorboard as well."
     wandb: str | None = None
-    "Weights & Biases project to send metrics to; null sends nothing."
+    "Weights & Biases project that metrics and the recipe are sent to; null sends nothing."
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulate", "log_every", "checkpoint_every", "keep"):
@@ -425,7 +425,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Pret
     for text in overrides:
         override(tree, text)
     tree.setdefault("name", path.stem)
-    return build_typed(PretrainRecipe, tree, where=path.name)
+    return build_typed(PretrainRecipe, tree, where=f"{path.name} with overrides" if overrides else path.name)
 
 
 def recipe_from_dict(tree: Mapping[str, Any], where: str = "recipe") -> PretrainRecipe:

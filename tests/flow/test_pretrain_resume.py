@@ -189,6 +189,13 @@ def test_what_cannot_be_run_leaves_nothing_behind(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_where_the_runs_folder_should_be_is_named(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(UsageError, match="--out: cannot make the run's folder; got File exists"):
+        pretrain("smoke", corpus, tmp_path / "run", FAST, quiet=True)
+    assert (tmp_path / "run").read_text() == "mine"
+
+
 def test_a_corpus_that_is_not_there_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no-corpus"):
         pretrain("smoke", tmp_path / "no-corpus", tmp_path / "runs" / "run", FAST, quiet=True)

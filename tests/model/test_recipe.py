@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from pathlib import Path
 
 import pytest
 import yaml
 
+from openus_model import cli
 from openus_model.errors import RecipeError
 from openus_model.recipe import PretrainRecipe, describe_keys, load_recipe, recipe_from_dict, recipe_names
 
@@ -102,3 +104,13 @@ def test_every_key_has_a_meaning_and_a_default_that_yaml_reads_back() -> None:
             default, meaning = described[f"{section.name}.{key}"]
             assert meaning.endswith((".", ")."))
             assert yaml.safe_load(default) == value
+
+
+def test_the_help_names_every_recipe_that_comes_with_the_package() -> None:
+    told = typing.get_args(cli.Recipe)[1].help
+    assert set(recipe_names()) <= set(told.replace(",", "").split())
+
+
+def test_a_wrong_override_is_not_blamed_on_the_file_alone() -> None:
+    with pytest.raises(RecipeError, match=r"smoke\.yaml with overrides: unknown key optimiser"):
+        load_recipe("smoke", ("optimiser.lr=1",))
