@@ -3,6 +3,7 @@
     python benchmarks/build.py                  # ratios per codec
     python benchmarks/build.py codecs           # bytes and time of each codec
     python benchmarks/build.py writers          # tar writers against each other
+    python benchmarks/build.py peers --peers PYTHON         # webdataset, litdata, img2dataset; see build_peers.py
     python benchmarks/build.py workers          # wall clock of two workers against one
     python benchmarks/build.py scale 1000 10000 100000      # the real command on cheap pictures: cost, memory, disk
     python benchmarks/build.py scale 308000 --keep DIR      # the paper's number; DIR/scale.md gets the table
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import resource
 import shutil
@@ -209,6 +211,35 @@ def writers(count: int) -> None:
             print(f"{title:<16}{count / seconds:>9.0f} pictures a CPU second, {ratio:.2f} of the floor")
 
 
+_COPIES = 10
+"""Rivals get every picture so many times: seconds of starting hide the milliseconds of a few."""
+
+
+def peers(count: int, python: str) -> None:
+    """CPU time of the rivals, which look at no picture, in their own interpreter, beside ours."""
+    cv2.setNumThreads(1)
+    script = Path(__file__).with_name("build_peers.py")
+    with tempfile.TemporaryDirectory() as name:
+        tmp = Path(name)
+        for codec, suffix in CODECS.items():
+            images = tmp / f"images-{codec}"
+            paths = write_pictures(images, count, suffix)
+            low = cpu_ms(partial(floor, suffix=suffix), paths)
+            print(f"{codec + ' to ' + codec:<34}{'CPU ms':>8}{'to floor':>10}{'start s':>9}")
+            print(f"{'floor':<34}{low:>8.2f}{1:>10.2f}")
+            many = tmp / f"many-{codec}"
+            many.mkdir()
+            for number, path in enumerate(paths * _COPIES):
+                shutil.copy(path, many / f"{number:06d}{suffix}")
+            found = json.loads(subprocess.run([python, script, many], check=True, capture_output=True).stdout)
+            for tool, cost in found.items():
+                title = f"{tool} ({cost['release']})"
+                print(f"{title:<34}{cost['ms']:>8.2f}{cost['ms'] / low:>10.2f}{cost['start_s']:>9.1f}")
+            hold_memory()
+            own = first_stage_ms(tmp, images, codec, paths)
+            print(f"{'openus, first stage':<34}{own:>8.2f}{own / low:>10.2f}", flush=True)
+
+
 def workers(count: int) -> None:
     """Wall clock of a whole build with one and with two workers, start-up included."""
     with tempfile.TemporaryDirectory() as name:
@@ -344,14 +375,18 @@ def _report(folder: Path, count: int, first: Usage, again: Usage, out_mb: float)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks = {"ratios": ratios, "codecs": codecs, "writers": writers, "workers": workers}
-    parser.add_argument("what", nargs="?", default="ratios", choices=(*tasks, "scale"))
+    parser.add_argument("what", nargs="?", default="ratios", choices=(*tasks, "peers", "scale"))
     parser.add_argument("counts", nargs="*", type=int, help="pictures; several for scale")
     parser.add_argument("--count", type=int, default=60, help="pictures, where none are named")
     parser.add_argument("--side", type=int, default=64, help="height of the cheap pictures, px")
     parser.add_argument("--workers", type=int, default=2, help="processes for scale")
+    parser.add_argument("--peers", help="a Python that has the rivals")
     parser.add_argument("--keep", type=Path, help="folder for scale; kept")
     chosen = parser.parse_args()
     counts = chosen.counts or [chosen.count]
+    if chosen.what == "peers":
+        peers(counts[0], chosen.peers or sys.executable)
+        return
     if chosen.what != "scale":
         tasks[chosen.what](counts[0])
         return
