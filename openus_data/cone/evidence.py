@@ -29,7 +29,7 @@ _MEDIAN = 5
 _HEADER_SHARE = 0.7
 _MAIN_SHARE, _EQUAL_SHARE = 0.5, 0.5
 _CONTRASTS = (16, 1)
-_COARSE_CELLS = 100
+_COARSE_CELLS = 64
 _SOLID, _LEAST_FRAME = 0.9, 0.15
 _DARKER_TOLERANCE = 6
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
@@ -226,8 +226,8 @@ def _shrink(picture: Grey, cols: int, rows: int) -> Grey:
 def _flat(plain: Grey) -> NDArray[np.bool_]:
     """Cells (h, w) that equal all their neighbours, over an area."""
     kernel = _NEIGHBOURS
-    spread = cv2.subtract(cv2.dilate(plain, kernel), cv2.erode(plain, kernel))
-    flat = cv2.morphologyEx((spread <= 1).astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    spread = cv2.morphologyEx(plain, cv2.MORPH_GRADIENT, kernel)
+    flat = cv2.morphologyEx((spread <= 1).view(np.uint8), cv2.MORPH_OPEN, kernel)
     flat = cv2.dilate(flat, kernel)
     cells: NDArray[np.bool_] = flat.view(np.bool_)
     return cells

@@ -45,9 +45,13 @@ class Parts:
 
     def mask(self, chosen: NDArray[np.intp]) -> Mask:
         """Cells of the chosen labels."""
+        cells: Mask
+        if len(chosen) == 1:  # which is several times as fast
+            cells = self.labels == chosen[0]
+            return cells
         keep = np.zeros(len(self.area), np.bool_)
         keep[chosen] = True
-        cells: Mask = keep[self.labels]
+        cells = keep[self.labels]
         return cells
 
 

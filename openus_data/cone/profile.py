@@ -158,21 +158,17 @@ def _votes(some: NDArray[np.float64], angles: NDArray[np.float64]) -> tuple[NDAr
 
 
 def _refined(points: NDArray[np.float64], guesses: NDArray[np.float64], per_point: Sequence[float]) -> list[Line]:
-    """Lines (L, 2) of angle and offset, each moved onto those of its points (L, 2, N) that are near, twice.
+    """Lines (L, 2) of angle and offset, each moved onto those of its points (L, 2, N) that are near.
 
     Each of the points stands for `per_point` (L,) border points.
     """
     x, y = points[:, 0], points[:, 1]
-    angle, offset = guesses[:, 0].copy(), guesses[:, 1].copy()
-    tolerance, going = _NEAR, np.ones(len(points), np.bool_)
-    for _ in range(2):
-        near = np.abs(_depth(x, y, angle) - offset[:, None]) <= tolerance
-        count = near.sum(axis=1)
-        going &= count >= 4
-        fresh_angle, fresh_offset = _least_squares(x, y, near, count)
-        going &= np.abs(fresh_angle - angle) <= _MOST_TURN
-        angle, offset = np.where(going, fresh_angle, angle), np.where(going, fresh_offset, offset)
-        tolerance = max(0.9, tolerance - 0.3)
+    angle, offset = guesses[:, 0], guesses[:, 1]
+    near = np.abs(_depth(x, y, angle) - offset[:, None]) <= _NEAR
+    count = near.sum(axis=1)
+    fresh_angle, fresh_offset = _least_squares(x, y, near, count)
+    better = (count >= 4) & (np.abs(fresh_angle - angle) <= _MOST_TURN)
+    angle, offset = np.where(better, fresh_angle, angle), np.where(better, fresh_offset, offset)
     on = (np.abs(_depth(x, y, angle) - offset[:, None]) <= 1.2).sum(axis=1) * per_point
     return [
         Line(angle=a, offset=o, count=c) for a, o, c in zip(angle.tolist(), offset.tolist(), on.tolist(), strict=True)

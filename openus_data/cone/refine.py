@@ -23,7 +23,7 @@ _SHARES = np.arange(1, _SAMPLES + 1) / (_SAMPLES + 1)
 _CLIP = np.uint8(14)
 _LEAST_STEP = 1.5
 _LEAST_LEAN = 0.015
-_LEAN, _LEAN_DAMP = np.stack([1 - _SHARES, _SHARES], 1), np.full(2, 0.5)
+_LEAN, _LEAN_DAMP = np.stack([1 - _SHARES, _SHARES], 1), 0.5
 _SLAB_NORMALS = np.repeat(np.array([(-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0)]), _SAMPLES, axis=0)
 _Reals = NDArray[np.float64]
 _Steps = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -209,8 +209,9 @@ def _refine_slab(slab: Slab, distance: Grey, reach: float) -> Slab:
     point[3, :, 0] = slab.bottom_left + (slab.bottom_right - slab.bottom_left) * _SHARES
     offsets, weights = steps(point.reshape(-1, 2), _SLAB_NORMALS, distance, reach)
     offset, weight = offsets.reshape(4, n), weights.reshape(4, n)
-    left = _moved(slab.top_left, slab.bottom_left, -1.0, offset[0], weight[0])
-    right = _moved(slab.top_right, slab.bottom_right, 1.0, offset[1], weight[1])
+    (left_above, left_below), (right_above, right_below) = _leaning(offset[:2], weight[:2]).tolist()
+    left = slab.top_left - left_above, slab.bottom_left - left_below
+    right = slab.top_right + right_above, slab.bottom_right + right_below
     (top_left, bottom_left), (top_right, bottom_right) = _snapped(left, right, slab.bottom - slab.top)
     return Slab(
         top_left=top_left,
@@ -226,12 +227,35 @@ _Side = tuple[float, float]
 """x at the top and at the bottom."""
 
 
-def _moved(above: float, below: float, sign: float, offset: _Reals, weight: _Reals) -> _Side:
-    """A side on its edge, seen at offsets (N,) outward."""
-    if np.count_nonzero(weight) < 4:
-        return above, below
-    move = _solve(_LEAN, offset, weight, _LEAN_DAMP)
-    return above + sign * float(move[0]), below + sign * float(move[1])
+def _leaning(offset: _Reals, weight: _Reals) -> _Reals:
+    """How far outward the ends (2, 2) of both sides move, above and below, for offsets (2, N) seen along them.
+
+    The same least squares as `_solve` has, both sides at once, whose two unknowns need no matrices.
+    """
+    seen = weight > 0
+    count = seen.sum(axis=1)
+    residual = offset - _medians(offset, seen, count)
+    above, below = _LEAN.T
+    move = np.zeros((2, 2))
+    for _ in range(3):
+        spread = np.maximum(0.6, 1.5 * _medians(np.abs(residual), seen, count))
+        w = weight / (1 + (residual / spread) ** 2) ** 2
+        aa, ab, bb = w @ (above * above) + _LEAN_DAMP, w @ (above * below), w @ (below * below) + _LEAN_DAMP
+        ta, tb = (w * offset) @ above, (w * offset) @ below
+        det = aa * bb - ab * ab
+        move[:, 0], move[:, 1] = (ta * bb - tb * ab) / det, (tb * aa - ta * ab) / det
+        residual = offset - move @ _LEAN.T
+    move[count < 4] = 0.0
+    return move
+
+
+def _medians(values: _Reals, seen: NDArray[np.bool_], count: NDArray[np.intp]) -> _Reals:
+    """Medians (2, 1) of what is seen of (2, N)."""
+    ordered = np.where(seen, values, np.inf)
+    ordered.sort(axis=1)
+    both = np.array([0, 1])
+    middle = (ordered[both, (count - 1) // 2] + ordered[both, count // 2]) / 2
+    return np.where(count > 0, middle, 0.0)[:, None]
 
 
 def _snapped(left: _Side, right: _Side, height: float) -> tuple[_Side, _Side]:

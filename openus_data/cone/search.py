@@ -24,7 +24,7 @@ _WORSE = 0.05
 _NARROW = np.ones((1, 7), np.uint8)
 _LEAST_TRIM, _MOST_TRIM, _TRIM_PRICE = 0.01, 0.3, 0.05
 _BOXY = 0.8
-_POOR, _GOOD, _VERY_GOOD = 1.1, 1.25, 1.4
+_POOR, _GOOD, _VERY_GOOD = 1.1, 1.2, 1.35
 EXCELLENT = 1.5
 """Merit of a fit that no other can better by much."""
 
