@@ -90,6 +90,8 @@ def candidate_lines(picture: Relief) -> Lines:
     runs, count = _runs(stack.mask)
     letters = _extents(runs.letter, runs, count)
     runs = runs.only(_could_be_letters(letters, _areas(runs.letter, runs, count))[runs.letter])
+    if not len(runs.y):
+        return _no_lines()
     line, count = _grouped(runs, stack.mask.shape)
     boxes = _extents(line, runs, count)
     good = _could_be_lines(boxes, _areas(line, runs, count))
@@ -178,10 +180,17 @@ def _could_be_lines(boxes: _Ints, area: _Ints) -> NDArray[np.bool_]:
 
 
 def _grouped(runs: _Runs, shape: tuple[int, ...]) -> tuple[_Ints, int]:
-    """Line of each run, and how many labels there are: letters next to each other, found at half the width."""
+    """Line of each run, and how many labels there are: letters next to each other, found at half the width.
+
+    Rows that have no letter left are left out again, but for one after each run of others.
+    """
+    used = np.zeros(shape[0] + 1, bool)
+    used[runs.y] = True
+    used[runs.y + 1] = True
+    row = np.cumsum(used) - 1
     half_width = shape[1] // 2 + 1
-    half = np.zeros((shape[0], half_width), np.uint8)
-    first = runs.y * half_width + runs.x0 // 2
+    half = np.zeros((int(row[-1]) + 1, half_width), np.uint8)
+    first = row[runs.y] * half_width + runs.x0 // 2
     half.ravel()[spread(first, (runs.x1 - 1) // 2 - runs.x0 // 2 + 1)] = 1
     count, label = _components(cv2.dilate(half, _GAP), first)
     return label, count

@@ -75,3 +75,9 @@ def test_runs_are_the_strokes_and_those_that_touch_have_one_letter(seed: int, sh
         drawn[y, x0:x1] = letter
     expected, labels = cv2.connectedComponents(mask, connectivity=8)
     assert count == expected and np.array_equal(drawn, labels)
+
+
+def test_dots_are_no_letters() -> None:
+    pixels = np.zeros((H, W), np.uint8)
+    pixels[10::12, 10::12] = 255
+    assert not len(lines_of(pixels).boxes)
