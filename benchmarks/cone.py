@@ -113,7 +113,7 @@ def _rgb(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat(frame[..., None], 3, axis=2) if frame.ndim == 2 else frame
 
 
-def phantom_cases(count: int, *, frames: int = 1, most: int = 2, first: int = 150_000) -> Iterator[Case]:
+def phantom_cases(count: int, *, frames: int = 1, most: int = 2, first: int = 250_000) -> Iterator[Case]:
     """Phantoms of every geometry and size under up to `most` difficulties."""
     rng = np.random.default_rng(7)
     geometries: tuple[Geometry, ...] = ("sector", "curvilinear", "linear", "trapezoid", "multi")
@@ -132,7 +132,7 @@ def hard_cases(each: int) -> Iterator[Case]:
     for number, condition in enumerate(CONDITIONS):
         for turn in range(each):
             geometry = geometries[turn % (2 if condition in ("cropped", "inverted") else 4)]
-            yield _phantom_case(180_000 + 100 * number + turn, geometry, 800, 600, 1, [condition])
+            yield _phantom_case(280_000 + 100 * number + turn, geometry, 800, 600, 1, [condition])
 
 
 def _phantom_case(seed: int, geometry: Geometry, width: int, height: int, frames: int, chosen: list[str]) -> Case:
@@ -283,12 +283,40 @@ def stress(cases: list[Case]) -> list[Result]:
     return every
 
 
-def timing(case: Case, clip: Case) -> None:
-    """CPU time of one still and one clip as multiples of the floor."""
-    floor = floor_seconds(case)
-    for name, one in (("still 800x600", case), (f"clip of {len(clip.frames)} frames 800x600", clip)):
-        best = min(ours(one).seconds for _ in range(7))
-        CONSOLE.print(f"{name}: {1e3 * best:.1f} ms CPU, {best / floor:.1f}x the floor of {1e3 * floor:.2f} ms")
+def fitted_in(case: Case, width: int = 800, height: int = 600) -> Case:
+    """A still in another size that keeps its shape."""
+    rows, cols = case.inside.shape
+    scale = min(width / cols, height / rows)
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    frame = np.asarray(cv2.resize(case.frames[0], None, fx=scale, fy=scale, interpolation=way), np.uint8)
+    inside = cv2.resize(case.inside.astype(np.uint8), frame.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    return replace(case, frames=frame[None], inside=inside.astype(np.bool_))
+
+
+def timing(stills: dict[str, list[Case]], clip: Case) -> None:
+    """CPU time of stills (mask included) and a clip, the least of several calls each, and the floor."""
+    table = Table(title="CPU ms, the least of several calls", title_justify="left")
+    for column in ("pictures", "number", "median", "mean", "90th percentile", "median over floor"):
+        table.add_column(column, justify="left" if column == "pictures" else "right")
+    for name, cases in stills.items():
+        ms, floors = [], []
+        for case in cases:
+            ms.append(1e3 * min(_whole_seconds(case) for _ in range(7)))
+            floors.append(1e3 * floor_seconds(case))
+        over = float(np.median(ms) / np.median(floors))
+        figures = (np.median(ms), np.mean(ms), np.percentile(ms, 90), over)
+        table.add_row(name, str(len(cases)), *(f"{float(figure):.2f}" for figure in figures))
+    CONSOLE.print(table)
+    best = 1e3 * min(ours(clip).seconds for _ in range(7))
+    CONSOLE.print(f"clip of {len(clip.frames)} frames 800x600: {best:.1f} ms CPU")
+    CONSOLE.print(f"floor of a grey picture, a resize and a median: {np.median(floors):.2f} ms")
+
+
+def _whole_seconds(case: Case) -> float:
+    """CPU time of the scan area and its mask."""
+    started = time.process_time()
+    raster(detect(case.frames[0]), *case.inside.shape)
+    return time.process_time() - started
 
 
 def contact_sheet(results: list[Result], folder: Path) -> None:
@@ -332,15 +360,21 @@ def main() -> None:
             contact_sheet([result for result in known if result.case.kind == "real"], arguments.sheet)
     made = list(phantom_cases(arguments.phantoms))
     known += compare("phantom, up to two difficulties", made, arguments.peers)
-    known += [ours(case) for case in phantom_cases(arguments.phantoms, most=4, first=170_000)]
+    known += [ours(case) for case in phantom_cases(arguments.phantoms, most=4, first=270_000)]
     hard = compare("hard phantom", list(hard_cases(max(2, arguments.phantoms // 20))), arguments.peers)
     known += hard
     by_group("hard phantom, by difficulty", hard)
     reliability(known)
     clips = list(phantom_cases(5, frames=60))
     compare("phantom clips of 60 frames", clips, arguments.peers)
-    still = _phantom_case(1, "curvilinear", 800, 600, 1, [])
-    timing(still, clips[0])
+    geometries: tuple[Geometry, ...] = ("sector", "curvilinear", "linear", "trapezoid", "multi")
+    stills = {
+        "plain phantoms of 800x600": [_phantom_case(1 + i, geometries[i % 5], 800, 600, 1, []) for i in range(15)],
+        "phantoms with one difficulty each, 800x600": [result.case for result in hard],
+    }
+    if REALDATA.is_dir():
+        stills["real frames fitted into 800x600"] = [fitted_in(result.case) for result in real]
+    timing(stills, clips[0])
 
 
 if __name__ == "__main__":
