@@ -132,8 +132,8 @@ def cross_scan(z_BHWD: Tensor, *, channels_last: bool) -> Tensor:
 
 def cross_merge(y_BGDL: Tensor, grid: tuple[int, int]) -> Tensor:
     """The sum of four scanned orders, each put back in its place (BHWD); the adjoint of `cross_scan`."""
-    y_BLGD = y_BGDL.permute(0, 3, 1, 2)
-    rows_BLD, columns_BLD = (y_BLGD[:, :, :2] + y_BLGD[:, :, 2:].flip(1)).unbind(2)
+    forth_BLGD, back_BLGD = y_BGDL.permute(0, 3, 1, 2).chunk(2, dim=2)  # slices would fill gradients with zeros first
+    rows_BLD, columns_BLD = (forth_BLGD + back_BLGD.flip(1)).unbind(2)
     columns_BWHD = torch.unflatten(columns_BLD, 1, (grid[1], grid[0]))
     return torch.unflatten(rows_BLD, 1, grid) + columns_BWHD.transpose(1, 2)
 
