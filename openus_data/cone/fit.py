@@ -240,7 +240,7 @@ def _cut(fan: Fan, border: Profile, box: Bounds) -> Fan:
     """The fan, cut where border points line up upright or flat along most of a chord well within it."""
     sides = list(fan.box)
     for side, points in enumerate((border.left, border.top, border.right, border.bottom)):
-        if _lines_up(points, side % 2, box[side], fan, border.size):
+        if sides[side] != box[side] and _lines_up(points, side % 2, box[side], fan, border.size):
             sides[side] = box[side]
     box = (sides[0], sides[1], sides[2], sides[3])
     return replace(fan, box=box, is_cut=box != fan.box)
