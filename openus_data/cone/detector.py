@@ -17,7 +17,7 @@ from openus_data.cone.profile import Mask
 from openus_data.cone.refine import refine
 from openus_data.cone.regions import scan_boxes
 from openus_data.cone.sample import MOST_SIDE_PX
-from openus_data.cone.search import Found, search
+from openus_data.cone.search import Found, is_hazy, search
 from openus_data.cone.shape import to_frame
 from openus_data.cone.temporal import Frames, project
 from openus_data.records import Box, Cone, Region
@@ -26,6 +26,7 @@ _REACH_CELLS = 2.0
 _LEAST_SIDE_PX = 16
 _LEAST_PART, _LEAST_EXTENT = 0.02, 0.1
 _SURE = 0.9
+_HAZE_PRICE = 0.4
 
 
 def detect(frames: Frames, *, regions: Sequence[Region] = (), prior: Cone | None = None) -> Cone:
@@ -98,4 +99,5 @@ def _found_cone(found: Found, evidence: Evidence, method: str) -> Cone:
     shape = to_frame(found.shape, evidence.level.shape, evidence.scale, (height, width))
     shape = refine(shape, evidence.distance, _REACH_CELLS * max(evidence.scale))
     shape = complete(shape, evidence.distance)
-    return to_cone(shape, height, width, confidence=confidence(found.merit), method=method)
+    merit = found.merit - _HAZE_PRICE * is_hazy(found, evidence)
+    return to_cone(shape, height, width, confidence=confidence(merit), method=method)

@@ -14,7 +14,7 @@ from openus_data.cone.fit import Trace, arc_fans, fans, flat_fans, inverted_fans
 from openus_data.cone.parts import Parts, find_parts, groups
 from openus_data.cone.profile import Mask
 from openus_data.cone.score import Score, scores
-from openus_data.cone.shape import Shape, Slab
+from openus_data.cone.shape import Fan, Shape, Slab
 
 _LEVELS = (0, 2, 6, 12)
 _NEW_CELLS = 0.97
@@ -24,6 +24,7 @@ _WORSE = 0.05
 _NARROW = np.ones((1, 7), np.uint8)
 _LEAST_TRIM, _MOST_TRIM, _TRIM_PRICE = 0.01, 0.3, 0.05
 _BOXY = 0.8
+_HAZE, _CLEAR = 2, 0.5
 _POOR, _GOOD, _VERY_GOOD = 1.1, 1.2, 1.35
 EXCELLENT = 1.5
 """Merit of a fit that no other can better by much."""
@@ -62,7 +63,22 @@ def search(evidence: Evidence, allowed: Mask | None = None) -> Found | None:
         best = _better(best, here)
         if best is not None and (worse or best.merit > (_GOOD if level else _VERY_GOOD) or _tight(best.score)):
             break
-    return best
+    return best if best is None or not is_hazy(best, evidence) else _clear_fan(evidence, allowed) or best
+
+
+def is_hazy(found: Found, evidence: Evidence) -> bool:
+    """Whether a slab is all but black over most of its echo: often a frame whose own background is not exact."""
+    if not isinstance(found.shape, Slab):
+        return False
+    clear = cv2.countNonZero(((evidence.level > _HAZE) & found.mask).view(np.uint8))
+    return clear < _CLEAR * cv2.countNonZero(found.mask.view(np.uint8))
+
+
+def _clear_fan(evidence: Evidence, allowed: Mask | None) -> Found | None:
+    """A fan that fits very well in what is brighter than haze."""
+    parts = find_parts(evidence, _HAZE, allowed)
+    found = None if parts is None else _search_level(parts, _HAZE)
+    return found if found is not None and found.merit > _VERY_GOOD and isinstance(found.shape, Fan) else None
 
 
 def _search_level(parts: Parts, level: int) -> Found | None:

@@ -164,6 +164,20 @@ def test_a_frame_on_a_page_is_found_as_it_is_alone() -> None:
     assert overlap(raster(detect(page), *page.shape), inside) > 0.97
 
 
+def test_a_frame_whose_black_is_a_level_above_that_of_its_bars_is_no_linear_array() -> None:
+    inner = phantom(6, geometry="sector", width=520, height=360, interface=False)
+    frame, inside = np.zeros((480, 640), np.uint8), np.zeros((480, 640), np.bool_)
+    frame[60:420, 80:600], inside[60:420, 80:600] = np.maximum(1, inner.image), inner.inside
+    assert overlap(raster(detect(frame), 480, 640), inside) > 0.97
+
+
+def test_a_rectangle_of_the_darkest_level_is_not_sure_to_be_echo() -> None:
+    frame = np.zeros((480, 640), np.uint8)
+    frame[60:420, 80:600] = 1
+    cone = detect(frame)
+    assert cone.geometry == "linear" and cone.confidence < 0.9
+
+
 def test_noise_over_the_whole_frame_is_no_echo() -> None:
     made = phantom(6, geometry="curvilinear", width=640, height=480)
     noise = np.random.default_rng(2).normal(0, 2.5, made.image.shape)
