@@ -29,6 +29,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -135,9 +136,8 @@ def ratios(count: int) -> None:
             low = cpu_ms(partial(floor, suffix=suffix), paths)
             hold_memory()  # as a worker does
             whole = first_stage_ms(tmp, images, codec, paths)
-            detect, cones.detect = cones.detect, whole_frame
-            rest = first_stage_ms(tmp, images, codec, paths, policy="keep")
-            cones.detect = detect
+            with patch.object(cones, "detect", whole_frame):
+                rest = first_stage_ms(tmp, images, codec, paths, policy="keep")
             cells = f"{low:>10.2f}{whole:>10.2f}{whole / low:>8.2f}{target:>8.1f}{rest:>10.2f}{rest / low:>8.2f}"
             print(f"{codec + ' to ' + codec:<14}{cells}")
 

@@ -26,7 +26,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from stream import write_shards
@@ -35,7 +35,7 @@ from torch.nn import functional
 
 from openus_model.assemble import build_engine, make_clock
 from openus_model.backbones import build_backbone
-from openus_model.contracts import Batch
+from openus_model.contracts import Backbone, Batch
 from openus_model.describe import describe
 from openus_model.distributed import World
 from openus_model.engine import Engine
@@ -95,7 +95,7 @@ def naive_step(method: OpenUSMethod, batch: Batch, optimizer: torch.optim.Optimi
     large = [_float_rgb(batch.global_BVCHW[:, v]).to(device) for v in range(batch.global_BVCHW.shape[1])]
     small = [_float_rgb(batch.local_BVCHW[:, v]).to(device) for v in range(batch.local_BVCHW.shape[1])]
     with torch.no_grad():
-        looks = [method.teacher.backbone.attend(view) for view in large]
+        looks = [cast(Backbone, method.teacher.backbone).attend(view) for view in large]
         said = [method.teacher.head(f.pooled_BD, f.tokens_BND) for f, _ in looks]
     masks = [_naive_mask(attention.mean(1), method.recipe.masking.ratio, f.grid) for f, attention in looks]
     shown = [method.student(view, mask, patches=True, pixels=True) for view, mask in zip(large, masks, strict=True)]
@@ -116,7 +116,7 @@ def naive_step(method: OpenUSMethod, batch: Batch, optimizer: torch.optim.Optimi
         hidden = torch.zeros(len(image), image.shape[2] // 32, image.shape[3] // 32, dtype=torch.bool, device=device)
         hidden[:, 0, 0] = True
         loss = loss + (method.student(image, hidden, pixels=True).pixels_NCHW - image)[:, :, :32, :32].square().mean()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     for parameter in method.student.parameters():
         if parameter.grad is not None:
             norm = parameter.grad.norm().item()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from openus_data import cone as cones
 from openus_data.card import Card
 from openus_data.card_fields import Orient
-from openus_data.deid.burned_in import SURE, Finder, find_text, find_text_closely, find_text_in_clip, remove_text
+from openus_data.deid.burned_in import (
+    SURE,
+    Finder,
+    find_text,
+    find_text_closely,
+    find_text_in_clip,
+    remove_text,
+    rows_around,
+)
 from openus_data.duplicates import phash, thumbnail
 from openus_data.first_stage.crop import Crop, cut, cut_mask, plan_crops, to_grey_if_grey
 from openus_data.first_stage.encode import CHANGING, decode_stored, encode, encode_png, strip_source
@@ -62,10 +70,12 @@ class _Text:
     Args:
         passes: what each look found, in pixels of the crop; filling them one by one gives the picture that was judged.
         remains: whether text is still seen after the last.
+        judged: the picture after all of them, where it is a single one.
     """
 
     passes: tuple[tuple[TextBox, ...], ...] = ()
     remains: bool = False
+    judged: Pixels | None = None
 
     @property
     def boxes(self) -> tuple[TextBox, ...]:
@@ -73,7 +83,9 @@ class _Text:
         return tuple(sorted({b for boxes in self.passes for b in boxes}, key=lambda b: b.box))
 
     def cleaned(self, picture: Pixels) -> Pixels:
-        """The picture (h, w[, 3]) without the text."""
+        """The picture (h, w[, 3]) without the text: the one that was judged, or this frame of a clip."""
+        if self.judged is not None:
+            return self.judged
         for boxes in self.passes:
             picture = remove_text(picture, boxes)
         return picture
@@ -202,21 +214,24 @@ class SampleMaker:
         """
         is_clip = shown.ndim - (shown.shape[-1] == 3) == 3
         finder: Finder = find_text_in_clip if is_clip else find_text
-        passes = [self._found(finder, shown, crop)]
-        must_be_clean = self.terms.is_private and self.recipe.text.quarantine_doubtful
-        if self.terms.policy != "mask" or not must_be_clean:
+        passes, inside = [self._found(finder, shown, crop.inside_bool)], crop.inside_bool
+        if self.terms.policy != "mask":
             return _Text(passes=tuple(passes))
+        if not (self.terms.is_private and self.recipe.text.quarantine_doubtful):
+            return _Text(passes=tuple(passes), judged=None if is_clip else remove_text(shown, passes[0]))
         while passes[-1] and len(passes) <= _CLEANING_PASSES:
             new = passes[-1]
             shown = np.stack([remove_text(f, new) for f in shown]) if is_clip else remove_text(shown, new)
-            passes.append(self._found(finder, shown, crop))
+            where = rows_around(new, inside, shown.shape[is_clip:])  # the rest has been looked at
+            passes.append(self._found(finder, shown, where))
         *filled, last = passes
-        return _Text(passes=tuple(filled), remains=any(b.score >= SURE for b in last))
+        remains = any(b.score >= SURE for b in last)
+        return _Text(passes=tuple(filled), remains=remains, judged=None if is_clip else shown)
 
     def _with_passing(self, standing: _Text, picture: Pixels, crop: Crop) -> _Text:
         """A clip's text, and what only this frame shows: a name may be there for a moment."""
         passing = self._text(standing.cleaned(picture), crop)
-        return _Text(passes=standing.passes + passing.passes, remains=standing.remains or passing.remains)
+        return replace(passing, passes=standing.passes + passing.passes, remains=standing.remains or passing.remains)
 
     def _sample(
         self, index: int, picture: Pixels, frame: Pixels, crop: Crop, view: PolarView | None, text: _Text | None
@@ -263,11 +278,13 @@ class SampleMaker:
         )
         return EncodedSample(candidate=candidate, chance=self.chance, suffix=suffix, image=image, mask=mask)
 
-    def _found(self, finder: Finder, pixels: NDArray[np.uint8], crop: Crop) -> tuple[TextBox, ...]:
+    def _found(
+        self, finder: Finder, pixels: NDArray[np.uint8], inside: NDArray[np.bool_] | None
+    ) -> tuple[TextBox, ...]:
         ocr = self.recipe.text.ocr
         if ocr == "flagged":
-            return find_text_closely(pixels, crop.inside_bool, finder=finder)
-        return finder(pixels, crop.inside_bool, ocr=ocr == "always")
+            return find_text_closely(pixels, inside, finder=finder)
+        return finder(pixels, inside, ocr=ocr == "always")
 
     def _mask(self, index: int, crop: Crop, view: PolarView | None) -> bytes | None:
         """The image's annotation with the same crop and view, as PNG."""
