@@ -101,7 +101,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A project at Weights & Biases: metrics and recipe, nothing of the machine, the command line or its output.
+    """A project at Weights & Biases: metrics and recipe, no path, nothing of the machine, its command line or output.
 
     Args:
         project: its name there.
@@ -120,7 +120,7 @@ class WeightsAndBiases:
                 project=project,
                 name=recipe["name"],
                 id=kept.read_text().strip() if kept.is_file() else None,
-                config=dict(recipe),
+                config={**recipe, "backbone": {k: v for k, v in recipe["backbone"].items() if k != "weights"}},
                 dir=str(folder),
                 resume="allow",
                 settings=client.Settings(console="off", host="-", program="-", x_disable_machine_info=True),
@@ -129,7 +129,7 @@ class WeightsAndBiases:
             raise UsageError(
                 "Weights & Biases cannot start",
                 where="engine.wandb",
-                got=(str(error).strip().splitlines() or [type(error).__name__])[0],
+                got=type(error).__name__,
                 next_step="wandb login, or WANDB_MODE=offline, or leave engine.wandb out",
             ) from None
         kept.write_text(f"{self._run.id}\n")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from openus_data.audit.request import Finding
 from openus_data.audit.rows import EXAMPLES, Rows
 from openus_data.cone.outline import fill
-from openus_data.deid.burned_in import SURE, find_text_closely
+from openus_data.deid.burned_in import SURE, find_text
 from openus_data.deid.residual import scan_json
 from openus_data.errors import CorpusError
 from openus_data.progress import Progress
@@ -121,7 +121,7 @@ def _one(out: Path, row: dict[str, Any], words: frozenset[str]) -> Looked:
     found = scan_metadata(beside.get(METADATA_SUFFIX, b"{}"), words)
     return Looked(
         sample_id=sample,
-        text=tuple(t.box for t in find_text_closely(pixels, inside) if t.score >= SURE),
+        text=tuple(t.box for t in find_text(pixels, inside, ocr="flagged") if t.score >= SURE),
         mask=mask_fault(beside[MASK_SUFFIX], inside) if MASK_SUFFIX in beside else "",
         metadata=tuple(sorted(set(found))),
     )

@@ -105,16 +105,6 @@ def find_text(
     return tuple(sorted(boxes, key=lambda b: b.box))
 
 
-def find_text_closely(
-    pixels: NDArray[np.uint8], inside: NDArray[np.bool_] | None = None, *, finder: Finder = find_text
-) -> tuple[TextBox, ...]:
-    """What `finder` (`find_text`, `find_text_in_clip`) sees, judged by the OCR detector where the extra is installed.
-
-    Without the extra, what the fast detector flags counts as text.
-    """
-    return finder(pixels, inside, ocr="flagged")
-
-
 def _looks(pixels: Pixels, inside: NDArray[np.bool_] | None, trees: Trees | None) -> list[_Look]:
     """A look at the picture, and one at the white letters over its colour flow where it has any."""
     (left, top), pixels, inside = _cut(pixels, inside)
@@ -232,7 +222,6 @@ __all__ = [
     "SURE",
     "Finder",
     "find_text",
-    "find_text_closely",
     "find_text_in_clip",
     "remove_text",
     "rows_around",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +15,8 @@ from numpy.typing import NDArray
 from openus_data import cone as cones
 from openus_data.card import Card
 from openus_data.card_fields import Orient
-from openus_data.deid.burned_in import (
-    SURE,
-    Finder,
-    find_text,
-    find_text_closely,
-    find_text_in_clip,
-    remove_text,
-    rows_around,
-)
 from openus_data.duplicates import phash, thumbnail
+from openus_data.first_stage.clean_text import CleanedText, TextCleaner
 from openus_data.first_stage.crop import Crop, cut, cut_mask, plan_crops, to_grey_if_grey
 from openus_data.first_stage.encode import CHANGING, decode_stored, encode, encode_png, strip_source
 from openus_data.first_stage.frames import Novelty, evenly_spaced, planned_frames
@@ -45,7 +37,6 @@ HELD_BYTES = 64 << 20
 _CARD_WINS = ("organ", "anatomy", "view", "pathology", "institution", "country")
 _FACT_COLUMNS = (*_CARD_WINS, "device_manufacturer", "device_model", "transducer", "frequency_mhz")
 _PASSTHROUGH_TOLERANCE = 4
-_CLEANING_PASSES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,35 +51,7 @@ class _Look:
 
     crops: tuple[Crop, ...]
     views: tuple[PolarView | None, ...]
-    texts: tuple[_Text, ...] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Text:
-    """Text found in one crop, looking again after each filling.
-
-    Args:
-        passes: what each look found, in pixels of the crop; filling them one by one gives the picture that was judged.
-        remains: whether text is still seen after the last.
-        judged: the picture after all of them, where it is a single one.
-    """
-
-    passes: tuple[tuple[TextBox, ...], ...] = ()
-    remains: bool = False
-    judged: Pixels | None = None
-
-    @property
-    def boxes(self) -> tuple[TextBox, ...]:
-        """All of them, each once."""
-        return tuple(sorted({b for boxes in self.passes for b in boxes}, key=lambda b: b.box))
-
-    def cleaned(self, picture: Pixels) -> Pixels:
-        """The picture (h, w[, 3]) without the text: the one that was judged, or this frame of a clip."""
-        if self.judged is not None:
-            return self.judged
-        for boxes in self.passes:
-            picture = remove_text(picture, boxes)
-        return picture
+    texts: tuple[CleanedText, ...] | None
 
 
 class SampleMaker:
@@ -118,6 +81,7 @@ class SampleMaker:
     ) -> None:
         self.item, self.source, self.media, self.terms, self.recipe = item, source, media, terms, recipe
         self.prior = prior
+        self._text = TextCleaner(terms, recipe.text)
         self.ballot: Ballot | None = None
         self.names = terms.pseudonymizer
         self.orient = _orient(item, terms.card)
@@ -203,43 +167,16 @@ class SampleMaker:
         if is_still or self.media.kind != "clip" or self.terms.policy == "keep":
             return _Look(crops=crops, views=views, texts=None)
         shown = [np.stack([cut(frame, crop) for frame in evidence]) for crop in crops]
-        texts = tuple(self._text(s, c) for s, c in zip(shown, crops, strict=True))
+        texts = tuple(self._text.look(s, c) for s, c in zip(shown, crops, strict=True))
         return _Look(crops=crops, views=views, texts=texts)
 
-    def _text(self, shown: NDArray[np.uint8], crop: Crop) -> _Text:
-        """Text in a cropped picture (h, w[, 3]) or, where it stands still, in the frames of a clip (T, h, w[, 3]).
-
-        What is still seen after the boxes are filled is filled too, a few times over; private data are only kept when
-        nothing is seen any more.
-        """
-        is_clip = shown.ndim - (shown.shape[-1] == 3) == 3
-        finder: Finder = find_text_in_clip if is_clip else find_text
-        passes, inside = [self._found(finder, shown, crop.inside_bool)], crop.inside_bool
-        if self.terms.policy != "mask":
-            return _Text(passes=tuple(passes))
-        if not (self.terms.is_private and self.recipe.text.quarantine_doubtful):
-            return _Text(passes=tuple(passes), judged=None if is_clip else remove_text(shown, passes[0]))
-        while passes[-1] and len(passes) <= _CLEANING_PASSES:
-            new = passes[-1]
-            shown = np.stack([remove_text(f, new) for f in shown]) if is_clip else remove_text(shown, new)
-            where = rows_around(new, inside, shown.shape[is_clip:])  # the rest has been looked at
-            passes.append(self._found(finder, shown, where))
-        *filled, last = passes
-        remains = any(b.score >= SURE for b in last)
-        return _Text(passes=tuple(filled), remains=remains, judged=None if is_clip else shown)
-
-    def _with_passing(self, standing: _Text, picture: Pixels, crop: Crop) -> _Text:
-        """A clip's text, and what only this frame shows: a name may be there for a moment."""
-        passing = self._text(standing.cleaned(picture), crop)
-        return replace(passing, passes=standing.passes + passing.passes, remains=standing.remains or passing.remains)
-
     def _sample(
-        self, index: int, picture: Pixels, frame: Pixels, crop: Crop, view: PolarView | None, text: _Text | None
+        self, index: int, picture: Pixels, frame: Pixels, crop: Crop, view: PolarView | None, text: CleanedText | None
     ) -> EncodedSample | None:
         if text is None:
-            text = _Text() if self.terms.policy == "keep" else self._text(picture, crop)
+            text = CleanedText() if self.terms.policy == "keep" else self._text.look(picture, crop)
         else:
-            text = self._with_passing(text, picture, crop)
+            text = self._text.look_again(text, picture, crop)
         if text.remains or (text.boxes and self.terms.policy == "quarantine"):
             self._turn_away("text", "text_remains" if text.remains else "burned_in_text", self._place(index, crop))
             return None
@@ -277,14 +214,6 @@ class SampleMaker:
             row=row, thumbnail=thumb.tobytes(), group_hints=(self.subject,), published_split=self.item.split
         )
         return EncodedSample(candidate=candidate, chance=self.chance, suffix=suffix, image=image, mask=mask)
-
-    def _found(
-        self, finder: Finder, pixels: NDArray[np.uint8], inside: NDArray[np.bool_] | None
-    ) -> tuple[TextBox, ...]:
-        ocr = self.recipe.text.ocr
-        if ocr == "flagged":
-            return find_text_closely(pixels, inside, finder=finder)
-        return finder(pixels, inside, ocr=ocr == "always")
 
     def _mask(self, index: int, crop: Crop, view: PolarView | None) -> bytes | None:
         """The image's annotation with the same crop and view, as PNG."""

@@ -16,7 +16,6 @@ from openus_data.deid import burned_in, text_ocr
 from openus_data.deid.burned_in import (
     POSSIBLE,
     find_text,
-    find_text_closely,
     find_text_in_clip,
     remove_text,
     rows_around,
@@ -100,7 +99,7 @@ def test_a_closer_look_takes_one_look_of_the_gate(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(burned_in, "candidate_lines", lambda picture: looks.append(1) or candidate_lines(picture))
     pixels, inside = speckle(4)
     shown = named(pixels, (220, 250))
-    assert find_text_closely(shown, inside) == find_text(shown, inside, ocr=True) != ()
+    assert find_text(shown, inside, ocr="flagged") == find_text(shown, inside, ocr=True) != ()
     assert len(looks) == 2
 
 
@@ -109,7 +108,7 @@ def test_without_the_extra_a_closer_look_keeps_the_gates_word(monkeypatch: pytes
     text_ocr._detector.cache_clear()
     pixels, inside = speckle(4)
     shown = named(pixels, (220, 250))
-    assert find_text_closely(shown, inside) == find_text(shown, inside) != ()
+    assert find_text(shown, inside, ocr="flagged") == find_text(shown, inside) != ()
     text_ocr._detector.cache_clear()
 
 

@@ -81,8 +81,10 @@ def test_rows_reach_weights_and_biases_through_its_own_calls(tmp_path: Path, mon
 def test_weights_and_biases_are_told_nothing_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = _StandIn()
     monkeypatch.setitem(sys.modules, "wandb", client)
-    recipe = load_recipe("smoke", ("engine.wandb=mine",)).to_dict()
+    recipe = load_recipe("smoke", ("engine.wandb=mine", "backbone.weights=/clinic/doe/run")).to_dict()
+    assert "doe" in str(recipe)
     open_tracker(tmp_path, recipe=recipe, total=4, done=0, quiet=True).close()
+    assert "doe" not in str(client.begun[0]["config"])
     settings = client.begun[0]["settings"]
     assert settings == {"console": "off", "host": "-", "program": "-", "x_disable_machine_info": True}
 
@@ -90,11 +92,12 @@ def test_weights_and_biases_are_told_nothing_of_the_machine(tmp_path: Path, monk
 def test_a_client_that_cannot_start_is_one_line_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = _StandIn(fault="api_key not configured (no-tty).\nmore")
+    client = _StandIn(fault="no permission for /clinic/doe/run\nmore")
     monkeypatch.setitem(sys.modules, "wandb", client)
     recipe = load_recipe("smoke", ("engine.wandb=mine",)).to_dict()
-    with pytest.raises(UsageError, match=r"api_key not configured \(no-tty\)\.; wandb login, or WANDB_MODE=offline"):
+    with pytest.raises(UsageError, match=r"got RuntimeError; wandb login, or WANDB_MODE=offline") as caught:
         open_tracker(tmp_path, recipe=recipe, total=4, done=0, quiet=True)
+    assert "doe" not in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_without_a_terminal_there_is_a_line_a_minute(
