@@ -40,8 +40,8 @@ POSSIBLE: Final = 0.03
 """Probability from which a line is a part of the text beside it, and worth a look by the OCR detector."""
 SURE: Final = 0.8
 """Probability from which a cleaned picture is not clean."""
-_ALONE: Final = 0.98
-"""Probability from which a line is text although the OCR detector does not see it."""
+_ALONE: Final = 0.95
+"""Probability from which a line is text although the OCR detector does not see it: tissue goes before a name stays."""
 _UNSEEN: Final = 0.5
 """Probability from which what the OCR detector had no time for is text."""
 _WHITE: Final = 150
