@@ -27,6 +27,7 @@ _MOST_CANDIDATES = 64
 SURE = 0.9
 """From this confidence on a frame's own outline stands, whatever the others say."""
 _WITHIN = 0.97
+_RATHER_WRONG = 0.5
 _Bucket = tuple[str, int, int, int, int]
 
 
@@ -100,7 +101,9 @@ def _rank(cone: Cone) -> tuple[object, ...]:
 
 
 def settle(cone: Cone, prior: Cone, height: int, width: int) -> Cone:
-    """The scanner's usual scan area, where a frame is unsure of its own and shows nothing outside the usual one.
+    """The scanner's usual scan area, where a frame is less sure of its own and shows nothing outside the usual one.
+
+    An outline that is more likely wrong than right is no evidence of what it shows outside.
 
     Args:
         cone: what the frame itself shows; `none` stays `none`, since a report page of a scanner has no scan area.
@@ -109,6 +112,8 @@ def settle(cone: Cone, prior: Cone, height: int, width: int) -> Cone:
     """
     if cone.geometry == "none" or cone.confidence >= min(SURE, prior.confidence):
         return cone
+    if cone.confidence < _RATHER_WRONG:
+        return prior
     found, usual = raster(cone, height, width), raster(prior, height, width)
     return prior if (found & usual).sum() >= _WITHIN * found.sum() else cone
 

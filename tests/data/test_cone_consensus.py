@@ -83,8 +83,10 @@ def test_a_frame_takes_the_usual_area_only_when_unsure_and_within_it() -> None:
     assert settle(unsure, usual, 480, 640) == usual
     sure = replace(unsure, confidence=0.93)
     assert settle(sure, usual, 480, 640) == sure
-    beyond = replace(linear((20, 10, 300, 300)), confidence=0.3)
+    beyond = replace(linear((20, 10, 300, 300)), confidence=0.6)
     assert settle(beyond, usual, 480, 640) == beyond
+    rather_wrong = replace(beyond, confidence=0.3)
+    assert settle(rather_wrong, usual, 480, 640) == usual
     page = replace(USUAL, geometry="none", polygon=(), box=(0, 0, 0, 0), confidence=0.5)
     assert settle(page, usual, 480, 640) == page
 
