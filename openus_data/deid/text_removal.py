@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from openus_data.deid.text_strokes import LIGHT_GROUND, STROKE_PX, Relief, relief
+from openus_data.deid.text_strokes import LIGHT_GROUND, STROKE_PX
 from openus_data.records import Box, Pixels
 
 _STROKE_SHARE: Final = 0.3
 """A pixel whose top-hat is this part of the box's strongest strokes belongs to a letter."""
-_LEAST_CONTRAST: Final = 12.0
-_LEAST_COLOUR: Final = 50.0
+_STRONGEST: Final = 0.95
+"""Part of a box's pixels that its strongest strokes are above."""
+_LEAST_CONTRAST: Final = 12
+_LEAST_COLOUR: Final = 50
 _SQUARE: Final = np.ones((STROKE_PX, STROKE_PX), np.uint8)
 _MOSTLY: Final = 0.55
 """A box that is covered this far is filled whole: what is left between the strokes would only show their shape."""
 _SOFT: Final = np.ones((3, 3), np.uint8)
 _GROWN: Final = np.ones((5, 5), np.uint8)
 _SURROUNDINGS_PX: Final = 24
+_COARSEST: Final = 5
+"""Level of the pyramid that smooth values are taken from where nothing nearer is known: a Gaussian of about 19 px."""
+_ENOUGH: Final = 0.15
+"""A level counts in full where this part of what it covers is known."""
 _GRAIN_PX: Final = 2.0
 _FLOOR: Final = 8.0
 """Levels added to a ground that grain is held against."""
+_SAMPLED: Final = 4
+"""One in so many pixels tells how strong grain usually is."""
 _EVEN: Final = 6
 """Levels that an even ground differs by at most."""
 _LEAST_GROUND_PX: Final = 12
@@ -34,6 +43,10 @@ _LABEL_FULL: Final = 0.85
 """Least part of its box that an even patch fills."""
 _BRIGHTEST_GRAIN: Final = 3.0
 """Grain is kept up to so many times its usual size: more is an edge of something, whose copy would show."""
+
+_Floats = NDArray[np.float32]
+_Places = NDArray[np.int64]
+"""Indices into the pixels of a window, row by row."""
 
 
 def filled(pixels: Pixels, boxes: Sequence[Box]) -> Pixels:
@@ -57,61 +70,80 @@ def text_mask(pixels: Pixels, boxes: Sequence[Box]) -> NDArray[np.uint8]:
     for x0, y0, x1, y1 in boxes:
         if y1 <= y0 or x1 <= x0:
             continue
-        window = _window((x0, y0, x1, y1), holes.shape, _SURROUNDINGS_PX)
-        top, left = window[0].start, window[1].start
-        box = (x0 - left, y0 - top, x1 - left, y1 - top)
-        picture = relief(pixels[window])
-        strokes = _letters(picture, box).astype(np.uint8)
+        strokes = _letters(pixels, (x0, y0, x1, y1))
         letters = cv2.dilate(strokes, _GROWN)
-        holes[y0:y1, x0:x1] |= np.uint8(255) if letters.mean() > _MOSTLY else letters * np.uint8(255)
-        label = _label(pixels[window], box, strokes)
+        is_unclear = cv2.countNonZero(letters) > _MOSTLY * letters.size
+        holes[y0:y1, x0:x1] |= np.uint8(255) if is_unclear else letters * np.uint8(255)
+        label = _label(pixels, (x0, y0, x1, y1), strokes, letters)
         if label is not None:
-            holes[window][label] = 255
+            holes[label] = 255
     return holes
 
 
-def _letters(picture: Relief, box: Box) -> NDArray[np.bool_]:
-    """Strokes in a box: bright ones, dark ones where the ground is light, and coloured ones."""
-    x0, y0, x1, y1 = box
-    inside = (slice(y0, y1), slice(x0, x1))
-    strokes = _strokes(picture.tophat[inside], _LEAST_CONTRAST)
-    if np.median(picture.level[inside]) > LIGHT_GROUND:
-        strokes |= _strokes(cv2.morphologyEx(picture.level, cv2.MORPH_BLACKHAT, _SQUARE)[inside], _LEAST_CONTRAST)
-    if picture.chroma is not None:
-        strokes |= _strokes(cv2.morphologyEx(picture.chroma, cv2.MORPH_TOPHAT, _SQUARE)[inside], _LEAST_COLOUR)
+def _letters(pixels: Pixels, box: Box) -> NDArray[np.uint8]:
+    """Strokes in a box as 1: bright ones, dark ones where the ground is light, and coloured ones."""
+    window = _window(box, pixels.shape, STROKE_PX)
+    inside = _within(box, window)
+    level, chroma = _level_and_chroma(pixels[window])
+    strokes = _strokes(cv2.morphologyEx(level, cv2.MORPH_TOPHAT, _SQUARE)[inside], _LEAST_CONTRAST)
+    if 2 * np.count_nonzero(level[inside] > LIGHT_GROUND) > strokes.size:
+        strokes |= _strokes(cv2.morphologyEx(level, cv2.MORPH_BLACKHAT, _SQUARE)[inside], _LEAST_CONTRAST)
+    if chroma is not None:
+        strokes |= _strokes(cv2.morphologyEx(chroma, cv2.MORPH_TOPHAT, _SQUARE)[inside], _LEAST_COLOUR)
     return strokes
 
 
-def _label(pixels: Pixels, box: Box, strokes: NDArray[np.uint8]) -> tuple[slice, slice] | None:
+def _level_and_chroma(pixels: Pixels) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Brightest channel, and brightest less darkest, (h, w) each; no chroma of grey."""
+    if pixels.ndim == 2:
+        return pixels, None
+    red, green, blue = cv2.split(pixels)
+    level = cv2.max(cv2.max(red, green), blue)
+    return level, cv2.subtract(level, cv2.min(cv2.min(red, green), blue))
+
+
+def _strokes(stands_out: NDArray[np.uint8], least: int) -> NDArray[np.uint8]:
+    strongest = float(_ranked(stands_out.ravel(), _STRONGEST))
+    return (stands_out >= max(least, _STROKE_SHARE * strongest)).astype(np.uint8)
+
+
+def _ranked(values: NDArray[Any], part: float) -> NDArray[Any]:
+    """The value (...) that this part of the values (N, ...) are below; np.percentile takes ten times as long."""
+    place = round(part * (len(values) - 1))
+    return np.asarray(np.partition(values, place, axis=0)[place])
+
+
+def _label(
+    pixels: Pixels, box: Box, strokes: NDArray[np.uint8], letters: NDArray[np.uint8]
+) -> tuple[slice, slice] | None:
     """The even patch that the letters stand on and a little more; None where they stand on tissue or black."""
     x0, y0, x1, y1 = box
     soft = cv2.dilate(strokes, _SOFT)
-    beside = cv2.subtract(cv2.dilate(strokes, _GROWN), soft) > 0
-    ground = pixels[y0:y1, x0:x1][beside]
+    ground = pixels[y0:y1, x0:x1][letters > soft]
     if len(ground) < _LEAST_GROUND_PX:
         return None
-    window = _window(box, pixels.shape, _LABEL_REACH_PX)
-    top, left = window[0].start, window[1].start
-    apart = np.abs(pixels[window].astype(np.int16) - np.median(ground, axis=0).astype(np.int16))
-    even = ((apart if apart.ndim == 2 else apart.max(axis=2)) <= _EVEN).astype(np.uint8)
-    here = even[y0 - top : y1 - top, x0 - left : x1 - left]
-    if here[beside].mean() < _MOSTLY:
+    usual = _ranked(ground, 0.5).astype(np.int16)
+    if _is_even(ground, usual).mean() < _MOSTLY:
         return None
-    here[soft > 0] = 1
+    window = _window(box, pixels.shape, _LABEL_REACH_PX)
+    here = _within(box, window)
+    even = _is_even(pixels[window], usual).astype(np.uint8)
+    even[here][soft > 0] = 1
     _, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.morphologyEx(even, cv2.MORPH_OPEN, _GROWN))
-    inside = labels[y0 - top : y1 - top, x0 - left : x1 - left]
-    sizes = np.bincount(inside.ravel(), minlength=len(stats))
+    sizes = np.bincount(labels[here].ravel(), minlength=len(stats))
     sizes[0] = 0
     x, y, w, h, area = stats[int(sizes.argmax())].tolist()
     is_bounded = x > 0 and y > 0 and x + w < even.shape[1] and y + h < even.shape[0]
     if not sizes.any() or not is_bounded or area < _LABEL_FULL * w * h:
         return None
-    return slice(max(0, top + y - 2), top + y + h + 2), slice(max(0, left + x - 2), left + x + w + 2)
+    left, top = window[1].start + x, window[0].start + y
+    return slice(max(0, top - 2), top + h + 2), slice(max(0, left - 2), left + w + 2)
 
 
-def _strokes(stands_out: NDArray[np.uint8], least: float) -> NDArray[np.bool_]:
-    strongest = float(np.percentile(stands_out, 95))
-    return np.asarray(stands_out >= max(least, _STROKE_SHARE * strongest))
+def _is_even(pixels: Pixels, usual: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """Where grey pixels (...) or RGB ones (..., 3) are as the ground usually is."""
+    apart = np.abs(pixels - usual)
+    return np.asarray((apart if usual.ndim == 0 else apart.max(axis=-1)) <= _EVEN)
 
 
 def _window(box: Box, shape: tuple[int, ...], reach: int) -> tuple[slice, slice]:
@@ -119,50 +151,67 @@ def _window(box: Box, shape: tuple[int, ...], reach: int) -> tuple[slice, slice]
     return slice(max(0, y0 - reach), min(shape[0], y1 + reach)), slice(max(0, x0 - reach), min(shape[1], x1 + reach))
 
 
+def _within(box: Box, window: tuple[slice, slice]) -> tuple[slice, slice]:
+    """The box in pixels of the window."""
+    (x0, y0, x1, y1), top, left = box, window[0].start, window[1].start
+    return slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+
+
 def _filled(around: Pixels, holes: NDArray[np.uint8]) -> Pixels:
-    """A patch with its holes filled: the smooth part from all sides, the grain from further up or down."""
-    is_hole = holes > 0
-    if not is_hole.any():
+    """A window with its holes filled: the smooth part from all sides, the grain from further up or down."""
+    is_hole = holes.ravel() > 0
+    hole, known = np.flatnonzero(is_hole), np.flatnonzero(~is_hole)
+    if not len(hole):
         return around
-    if is_hole.all():
+    if not len(known):
         return np.zeros_like(around)
-    values = around.astype(np.float32)
-    smooth = _smooth(values, is_hole)
-    hole = _wide(is_hole, values)
-    known = np.where(hole, smooth, values)
-    local = cv2.GaussianBlur(known, (0, 0), _GRAIN_PX)
+    shape = (*holes.shape, 1 if around.ndim == 2 else 3)
+    values = around.reshape(-1, shape[2]).astype(np.float32)
+    smooth = _smooth(values.reshape(shape), holes)[hole]
+    values[hole] = smooth
+    local = cv2.GaussianBlur(values.reshape(shape), (0, 0), _GRAIN_PX).reshape(values.shape)
     # Speckle grows with the level, so that it is moved as a part of it: none comes to black ground.
-    grain = (known - local) / (local + _FLOOR)
-    most = _BRIGHTEST_GRAIN * float(np.median(np.abs(grain[~is_hole])))
-    fill = smooth + _moved(np.clip(grain, -most, most), is_hole) * smooth
-    return np.where(hole, np.clip(fill, 0, 255).round(), values).astype(np.uint8)
+    most = _BRIGHTEST_GRAIN * _ranked(np.abs(_grain(values, local, known[::_SAMPLED])).ravel(), 0.5)
+    beside = _beside(hole, is_hole, holes.shape)
+    grain = _grain(values, local, beside).clip(-most, most)
+    grain[is_hole[beside]] = 0
+    out = around.reshape(values.shape).copy()
+    out[hole] = (smooth * (1 + grain)).clip(0, 255).round()
+    return out.reshape(around.shape)
 
 
-def _smooth(values: NDArray[np.float32], is_hole: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Weighted mean of what is known around each pixel, from near by where there is enough of it."""
-    known = (~is_hole).astype(np.float32)
-    weighted = values * _wide(known, values)
-    result = np.broadcast_to(weighted.sum(axis=(0, 1)) / known.sum(), values.shape).astype(np.float32)
-    for sigma in (12.0, 5.0, 2.0):
-        weight = cv2.GaussianBlur(known, (0, 0), sigma)
-        mean = cv2.GaussianBlur(weighted, (0, 0), sigma) / _wide(np.maximum(weight, 1e-4), values)
-        trust = _wide(np.clip(weight / 0.15, 0, 1), values)
-        result = result * (1 - trust) + mean * trust
-    return np.asarray(result)
+def _grain(values: _Floats, local: _Floats, places: _Places) -> _Floats:
+    """What pixels (P, C) have over the mean around them, as a part of it."""
+    mean = local[places]
+    return np.asarray((values[places] - mean) / (mean + _FLOOR))
 
 
-def _moved(grain: NDArray[np.float32], is_hole: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Grain of the place above or below that has the least of a hole in it; none where that place is a hole too."""
-    rows = np.flatnonzero(is_hole.any(axis=1))
-    step = int(rows[-1] - rows[0]) + 3
-    choices = [s for s in (step, -step, step // 2, -(step // 2)) if s]
-    free = ~is_hole
-    share = [float((np.roll(free, s, axis=0) & is_hole).sum()) for s in choices]
-    best = choices[int(np.argmax(share))]
-    moved = np.roll(grain, best, axis=0) * _wide(np.roll(free, best, axis=0), grain)
-    return np.asarray(moved, dtype=np.float32)
+def _smooth(values: _Floats, holes: NDArray[np.uint8]) -> _Floats:
+    """Weighted mean (P, C) of what is known around each pixel of (H, W, C), from near by where there is enough of it.
+
+    Source: pull-push, S. Gortler et al., The Lumigraph, 1996, section 3.4.
+    """
+    height, width, channels = values.shape
+    level: _Floats = np.empty((height, width, channels + 1), np.float32)
+    level[..., :-1], level[..., -1] = values, 1
+    level[holes > 0] = 0
+    levels = [level]
+    for _ in range(_COARSEST):
+        levels.append(np.asarray(cv2.pyrDown(levels[-1])))
+    total = levels[-1].sum(axis=(0, 1))
+    smooth: _Floats = total[:-1] / total[-1]
+    for level, finer in pairwise(reversed(levels)):
+        weight = level[..., -1:]
+        mean = level[..., :-1] / np.maximum(weight, 1e-4)
+        smooth = smooth + np.minimum(weight / _ENOUGH, 1) * (mean - smooth)
+        smooth = np.asarray(cv2.pyrUp(smooth, dstsize=finer.shape[1::-1])).reshape(*finer.shape[:2], channels)
+    return smooth.reshape(-1, channels)
 
 
-def _wide(mask: NDArray[Any], values: NDArray[np.float32]) -> NDArray[Any]:
-    """A mask (H, W) that goes with values of (H, W) or (H, W, 3)."""
-    return mask if values.ndim == 2 else mask[..., None]
+def _beside(hole: _Places, is_hole: NDArray[np.bool_], shape: tuple[int, ...]) -> _Places:
+    """Each pixel's place above or below, at the distance that meets the hole itself least."""
+    height, width = shape
+    row, column = np.divmod(hole, width)
+    step = int(row[-1] - row[0]) + 3
+    choices = [(row - s) % height * width + column for s in (step, -step, step // 2, -(step // 2))]
+    return min(choices, key=lambda places: np.count_nonzero(is_hole[places]))

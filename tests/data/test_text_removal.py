@@ -61,3 +61,16 @@ def test_an_empty_box_and_one_that_fills_the_picture_are_survived() -> None:
     plain = tissue()
     assert (filled(plain, [(5, 5, 5, 9)]) == plain).all()
     assert filled(plain, [(0, 0, 640, 480)]).shape == plain.shape
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (4, 1), (2, 50, 3), (9, 9)])
+def test_tiny_pictures_are_filled(shape: tuple[int, ...]) -> None:
+    pixels = np.full(shape, 100, np.uint8)
+    pixels[0, 0] = 255
+    cleaned = filled(pixels, [(0, 0, 1, 1)])
+    assert cleaned.shape == shape and (cleaned == 100).all()
+
+
+def test_a_hole_in_even_ground_takes_its_level() -> None:
+    plain = np.full((120, 200), 90, np.uint8)
+    assert (filled(cv2.putText(plain.copy(), "AB", (60, 70), 0, 0.8, 250, 2), [(55, 45, 110, 75)]) == plain).all()
