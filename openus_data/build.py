@@ -15,6 +15,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +27,7 @@ from openus_data.build_plan import BuildPlan, BuildRequest, plan_build
 from openus_data.build_report import BuildReport, build_json
 from openus_data.duplicates import DuplicateSettings
 from openus_data.errors import CorpusError, NoSpace, UsageError
-from openus_data.executor import TaskLimits, open_executor
+from openus_data.executor import Executor, TaskLimits, open_executor
 from openus_data.first_stage.estimate import describe
 from openus_data.first_stage.folder import RECORDS_NAME, Staging
 from openus_data.first_stage.journal import Journal, Place, placed_parts
@@ -48,6 +49,7 @@ __all__ = ["BuildReport", "BuildRequest", "build"]
 
 logger = logging.getLogger(__name__)
 _MOST_NAMES: Final = 3
+_NO_LIMITS: Final = TaskLimits(seconds=0, memory_mb=0)
 _FEW_SAMPLES, _FEW_BYTES = 500, 128 << 20
 """So little is written to shards by the main process: a worker takes longer to start."""
 
@@ -97,13 +99,17 @@ def _say_missing(plan: BuildPlan) -> None:
 def _run(plan: BuildPlan, started: float) -> BuildReport:
     out = plan.request.out
     finish_commit(out)
-    with Staging(out) as staging:
-        first = FirstStage(plan, staging)
+    with ExitStack() as stack:
+        staging = stack.enter_context(Staging(out))
+        local = stack.enter_context(open_executor("local", workers=plan.request.workers))
+        is_elsewhere = plan.request.executor != "local"
+        executor = open_executor(plan.request.executor, workers=plan.request.workers) if is_elsewhere else local
+        first = FirstStage(plan, staging, executor)
         first.run()
         is_current = first.is_current()
         shards: tuple[str, ...] = ()
         if not is_current:
-            first, shards = _rebuild(plan, staging, first)
+            first, shards = _rebuild(plan, staging, first, local)
     is_changed = not is_current and publish(out, shards)
     if is_current:
         shutil.rmtree(staging.folder)
@@ -122,10 +128,12 @@ def _run(plan: BuildPlan, started: float) -> BuildReport:
     )
 
 
-def _rebuild(plan: BuildPlan, staging: Staging, first: FirstStage) -> tuple[FirstStage, tuple[str, ...]]:
+def _rebuild(
+    plan: BuildPlan, staging: Staging, first: FirstStage, local: Executor
+) -> tuple[FirstStage, tuple[str, ...]]:
     """All that lies behind the first stage, up to the finished files in .staging/new, and the names of the shards."""
     first, table, assignment = _decide(plan, staging, first)
-    built = _write_shards(plan, staging, table, assignment)
+    built = _write_shards(plan, staging, table, assignment, local)
     _account(first, table, assignment, staging)
     _write_records(staging, first, table, built)
     _write_tables(plan, staging, first, built)
@@ -146,7 +154,7 @@ def _decide(plan: BuildPlan, staging: Staging, first: FirstStage) -> tuple[First
         if not len(lost):
             return first, table, assignment
         _forget(plan, staging, table, lost)
-        first = FirstStage(plan, staging)
+        first = FirstStage(plan, staging, first.executor)
         first.run()
 
 
@@ -177,7 +185,9 @@ class _Built:
     mask: NDArray[np.int64]
 
 
-def _write_shards(plan: BuildPlan, staging: Staging, table: SampleTable, assignment: Assignment) -> _Built:
+def _write_shards(
+    plan: BuildPlan, staging: Staging, table: SampleTable, assignment: Assignment, local: Executor
+) -> _Built:
     """Write every shard that is not there yet, and the manifest, a row group a shard, in the order of the plan."""
     plans = list(_shard_plans(plan, staging, table, assignment))
     none = np.full((len(table), 3), -1, dtype=np.int64)
@@ -188,7 +198,7 @@ def _write_shards(plan: BuildPlan, staging: Staging, table: SampleTable, assignm
     ):
         sizes = table.size_bytes[assignment.is_kept]
         is_little = len(sizes) <= _FEW_SAMPLES and int(sizes.sum()) <= _FEW_BYTES
-        results = _shard_results(plan, [shard for shard, _ in plans], by_workers=not is_little)
+        results = _shard_results([shard for shard, _ in plans], None if is_little else local)
         for result, (_, indices) in zip(results, plans, strict=True):
             _note(built, result, indices)
             manifest.write_table(result.table())
@@ -196,13 +206,12 @@ def _write_shards(plan: BuildPlan, staging: Staging, table: SampleTable, assignm
     return built
 
 
-def _shard_results(plan: BuildPlan, shards: list[ShardPlan], *, by_workers: bool) -> Iterator[ShardResult]:
+def _shard_results(shards: list[ShardPlan], executor: Executor | None) -> Iterator[ShardResult]:
     """The shards in order, written by workers or by this process."""
-    if not by_workers:
+    if executor is None:
         yield from map(write_shard, shards)
         return
-    executor = open_executor("local", workers=plan.request.workers, limits=TaskLimits(seconds=0, memory_mb=0))
-    for outcome in executor.run(write_shard, shards, ordered=True):
+    for outcome in executor.run(write_shard, shards, ordered=True, limits=_NO_LIMITS):
         if outcome.value is None:
             raise _shard_error(outcome.failure.detail if outcome.failure else "")
         yield outcome.value

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
 
@@ -66,16 +67,27 @@ class TaskLimits:
     memory_mb: int = 1200
 
 
-class Executor(Protocol):
-    """Runs a task over items; any number of items in flat memory."""
+class Executor(AbstractContextManager["Executor"], Protocol):
+    """Runs a task over items; any number of items in flat memory.
 
-    def run(self, task: Callable[[T], R], items: Iterable[T], *, ordered: bool = False) -> Iterator[Outcome[T, R]]:
+    As a context manager it may keep its workers from one run to the next, which need not start anew.
+    """
+
+    def run(
+        self,
+        task: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        ordered: bool = False,
+        limits: TaskLimits | None = None,
+    ) -> Iterator[Outcome[T, R]]:
         """Yield one outcome per item.
 
         Args:
             task: importable by name from another process, as a function or a partial of one.
             items: taken lazily, a bounded number ahead of the outcomes.
             ordered: in the order of the items, else as they are done.
+            limits: per item; None for those of the executor.
         """
         ...
 

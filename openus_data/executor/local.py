@@ -1,77 +1,34 @@
 """Processes on this machine: started fresh (never forked), fed in chunks, replaced when they die.
 
+    with LocalExecutor(workers=2) as executor:
+        for outcome in executor.run(task, items): ...
+        for outcome in executor.run(other_task, results): ...       # by the same processes; without a block by new ones
+
 Unlike a pool from the standard library, a death names its item, is tried once more alone, and touches nothing else;
 the user's main module is not imported again, so that scripts need no guard.
 """
 
 from __future__ import annotations
 
-import os
 import pickle
 import selectors
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from types import TracebackType
 from typing import Any
 
 from openus_data.errors import UsageError
 from openus_data.executor import Executor, Failure, Outcome, R, T, TaskLimits
-from openus_data.executor.worker import ONE_THREAD
+from openus_data.executor.process import Job, WorkerProcess
 
 CHUNK_SECONDS = 0.1
 MAX_CHUNK = 64
-_AHEAD_BYTES = 1 << 15
-"""A chunk up to this size is sent while its worker is still busy: it fits a socket's buffer, so nobody waits."""
 MAX_FAILED_STARTS = 3
 _GRACE_SECONDS = 5.0
-_BOOT = "import sys; sys.path[:] = {path!r}; from openus_data.executor.worker import serve; serve({handle})"
-
-
-@dataclass(slots=True, kw_only=True)
-class _Job:
-    index: int
-    item: Any
-    tries: int = 0
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Worker:
-    """One process, its connection, and the jobs it holds, in order."""
-
-    process: subprocess.Popen[bytes]
-    connection: Connection
-    ready: bool = False
-    jobs: deque[_Job] = field(default_factory=deque)
-    low: int = 0
-    """With this many jobs left it is given more."""
-    since: float = field(default_factory=time.monotonic)
-
-    def give(self, jobs: list[_Job]) -> bool:
-        """Send it jobs; False, and nothing sent, where it is busy and the message may not fit its socket."""
-        message = pickle.dumps([job.item for job in jobs], protocol=pickle.HIGHEST_PROTOCOL)
-        is_small = len(message) <= _AHEAD_BYTES
-        self.low = len(jobs) // 2 if is_small else 0
-        if self.jobs and not is_small:
-            return False
-        if not self.jobs:
-            self.since = time.monotonic()
-        self.jobs.extend(jobs)
-        with suppress(BrokenPipeError, ConnectionResetError):  # found dead when it is read
-            self.connection.send_bytes(message)
-        return True
-
-    def end(self) -> int:
-        """Kill it and say how it ended (negative: a signal)."""
-        self.process.kill()
-        self.connection.close()
-        return self.process.wait()
 
 
 class LocalExecutor(Executor):
@@ -87,10 +44,29 @@ class LocalExecutor(Executor):
         self._workers = workers
         self._limits = limits or TaskLimits()
         self._window = window or workers * 2 * MAX_CHUNK
+        self._idle: list[WorkerProcess] = []
+        self._is_open = False
 
-    def run(self, task: Callable[[T], R], items: Iterable[T], *, ordered: bool = False) -> Iterator[Outcome[T, R]]:
-        """See `Executor.run`. Closing the iterator, or an interrupt, ends the workers at once."""
-        run = _Run(task, iter(items), self._workers, self._limits, self._window)
+    def __enter__(self) -> LocalExecutor:
+        self._is_open = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_open = False
+        self._dismiss()
+
+    def run(
+        self,
+        task: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        ordered: bool = False,
+        limits: TaskLimits | None = None,
+    ) -> Iterator[Outcome[T, R]]:
+        """See `Executor.run`. Closing the iterator, or an interrupt, ends the workers that are at work at once."""
+        run = _Run(task, iter(items), self._workers, limits or self._limits, self._window, self._idle)
         try:
             if ordered:
                 yield from run.in_order()
@@ -98,13 +74,25 @@ class LocalExecutor(Executor):
                 yield from run.as_done()
         finally:
             run.close()
+            if not self._is_open:
+                self._dismiss()
+
+    def _dismiss(self) -> None:
+        while self._idle:
+            self._idle.pop().end()
 
 
 class _Run:
-    """The state of one call of `run`."""
+    """The state of one call of `run`. Workers are taken from `idle`, and those that are idle at its end go there."""
 
     def __init__(
-        self, task: Callable[[Any], Any], items: Iterator[Any], workers: int, limits: TaskLimits, window: int
+        self,
+        task: Callable[[Any], Any],
+        items: Iterator[Any],
+        workers: int,
+        limits: TaskLimits,
+        window: int,
+        idle: list[WorkerProcess],
     ) -> None:
         try:
             self._hello = pickle.dumps((task, limits), protocol=pickle.HIGHEST_PROTOCOL)
@@ -114,17 +102,21 @@ class _Run:
         self._exhausted = False
         self._next_index = 0
         self._yielded = 0
-        self._waiting: deque[_Job] = deque()  # put back after a death, or drawn to see whether a worker is needed
-        self._pool: list[_Worker] = []
+        self._waiting: deque[Job] = deque()  # drawn ahead, or put back after a death
+        self._pool: list[WorkerProcess] = []
+        self._idle = idle
         self._selector = selectors.DefaultSelector()
         self._pool_size = workers
         self._failed_starts = 0
         self._seconds = CHUNK_SECONDS  # running mean per item; the first chunks hold one item
 
     def close(self) -> None:
-        """End every worker."""
+        """End every worker that is not idle."""
         for worker in list(self._pool):
-            self._end(worker)
+            if worker.ready and not worker.jobs:
+                self._release(worker)
+            else:
+                self._end(worker)
         self._selector.close()
 
     def in_order(self) -> Iterator[Outcome[Any, Any]]:
@@ -153,85 +145,90 @@ class _Run:
 
     def _feed(self) -> None:
         """Give work to workers that will soon be idle, starting and ending workers as the work needs."""
+        self._draw_ahead()
         for worker in [one for one in self._pool if one.ready and len(one.jobs) <= one.low]:
             if jobs := self._take():
                 if not worker.give(jobs):
                     self._waiting.extendleft(reversed(jobs))
             elif self._exhausted and not self._waiting and not self._holds_jobs():
-                self._end(worker)
+                self._release(worker)
         starting = sum(not worker.ready for worker in self._pool)
-        while len(self._pool) < self._pool_size and self._has_work(beyond=starting):
+        while len(self._pool) < self._pool_size and len(self._waiting) > starting:
             self._pool.append(self._start())
             starting += 1
-        if not self._has_work(beyond=0) and not self._holds_jobs():
+        if not self._waiting and not self._holds_jobs():
             self.close()
 
     def _holds_jobs(self) -> bool:
         return any(worker.jobs for worker in self._pool)
 
-    def _has_work(self, *, beyond: int) -> bool:
-        """Whether more jobs wait than `beyond` workers on their way up will take; draws one job to find out."""
-        if len(self._waiting) <= beyond and (job := self._draw()) is not None:
-            self._waiting.append(job)
-        return len(self._waiting) > beyond
-
     def _is_full(self) -> bool:
         return self._next_index - self._yielded >= self._window
 
-    def _pull(self) -> _Job | None:
+    def _pull(self) -> None:
         for item in self._items:
+            self._waiting.append(Job(index=self._next_index, item=item))
             self._next_index += 1
-            return _Job(index=self._next_index - 1, item=item)
+            return
         self._exhausted = True
-        return None
 
-    def _take(self) -> list[_Job]:
+    def _take(self) -> list[Job]:
         """The next chunk: a job that took a worker down goes alone."""
-        share = self._window // (2 * self._pool_size) or 1
-        size = max(1, min(MAX_CHUNK, share, int(CHUNK_SECONDS / self._seconds)))
-        jobs: list[_Job] = []
-        while len(jobs) < size:
-            if self._waiting and self._waiting[0].tries and jobs:
+        size = self._chunk()
+        if self._exhausted:  # smaller and smaller ones, so that all workers end at once
+            size = min(size, -(-len(self._waiting) // (2 * self._pool_size)))
+        jobs: list[Job] = []
+        while self._waiting and len(jobs) < size:
+            if self._waiting[0].tries and jobs:
                 break
-            job = self._waiting.popleft() if self._waiting else self._draw()
-            if job is None:
-                break
-            jobs.append(job)
-            if job.tries:
+            jobs.append(self._waiting.popleft())
+            if jobs[0].tries:
                 break
         return jobs
 
-    def _draw(self) -> _Job | None:
-        return None if self._exhausted or self._is_full() else self._pull()
+    def _chunk(self) -> int:
+        """Number of items that a worker gets at a time."""
+        share = self._window // (2 * self._pool_size) or 1
+        return max(1, min(MAX_CHUNK, share, int(CHUNK_SECONDS / self._seconds)))
 
-    def _start(self) -> _Worker:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT.format(path=sys.path, handle=theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # C libraries write there what they like about a hostile file
-                env={**os.environ, **ONE_THREAD},
-            )
-        connection = Connection(ours.detach())
-        worker = _Worker(process=process, connection=connection)
-        self._selector.register(connection, selectors.EVENT_READ, worker)
-        with suppress(BrokenPipeError, ConnectionResetError):
-            connection.send_bytes(self._hello)
+    def _draw_ahead(self) -> None:
+        """Have enough jobs waiting to see the end come."""
+        while len(self._waiting) <= 2 * self._pool_size * self._chunk() and not self._exhausted and not self._is_full():
+            self._pull()
+
+    def _start(self) -> WorkerProcess:
+        worker = self._wake() or WorkerProcess.start()
+        self._selector.register(worker.connection, selectors.EVENT_READ, worker)
+        worker.greet(self._hello)
         return worker
 
-    def _end(self, worker: _Worker) -> int:
+    def _wake(self) -> WorkerProcess | None:
+        """A living worker of an earlier run."""
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.process.poll() is None:
+                return worker
+            worker.end()
+        return None
+
+    def _release(self, worker: WorkerProcess) -> None:
+        self._forget(worker)
+        worker.rest()
+        self._idle.append(worker)
+
+    def _end(self, worker: WorkerProcess) -> int:
         """Kill a worker and forget it; how it ended."""
-        self._pool.remove(worker)
-        self._selector.unregister(worker.connection)
+        self._forget(worker)
         return worker.end()
 
-    def _ready_to_read(self) -> list[_Worker]:
+    def _forget(self, worker: WorkerProcess) -> None:
+        self._pool.remove(worker)
+        self._selector.unregister(worker.connection)
+
+    def _ready_to_read(self) -> list[WorkerProcess]:
         return [key.data for key, _ in self._selector.select(timeout=0.5)]
 
-    def _read(self, worker: _Worker) -> Iterator[Outcome[Any, Any]]:
+    def _read(self, worker: WorkerProcess) -> Iterator[Outcome[Any, Any]]:
         """One message of a worker; its death is found here."""
         try:
             message = worker.connection.recv_bytes()
@@ -250,7 +247,7 @@ class _Run:
         else:
             yield Outcome(index=job.index, item=job.item, failure=result)
 
-    def _greet(self, worker: _Worker, problem: str | None) -> None:
+    def _greet(self, worker: WorkerProcess, problem: str | None) -> None:
         if problem is not None:
             raise UsageError(
                 "the task cannot be loaded in a worker",
@@ -269,7 +266,7 @@ class _Run:
             if not worker.connection.poll():
                 yield from self._bury(worker, timed_out=True)
 
-    def _bury(self, worker: _Worker, *, timed_out: bool = False) -> Iterator[Outcome[Any, Any]]:
+    def _bury(self, worker: WorkerProcess, *, timed_out: bool = False) -> Iterator[Outcome[Any, Any]]:
         """Put back what a dead worker held; the job it was on is tried once more, alone, then it is a failure."""
         with suppress(subprocess.TimeoutExpired):
             worker.process.wait(timeout=0 if timed_out else _GRACE_SECONDS)

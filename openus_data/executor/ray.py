@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from openus_data.errors import MissingExtra
@@ -60,10 +61,22 @@ class RayExecutor(Executor):
         self._limits = limits or TaskLimits()
         self._window = window or workers * 8 * CHUNK
 
-    def run(self, task: Callable[[T], R], items: Iterable[T], *, ordered: bool = False) -> Iterator[Outcome[T, R]]:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The cluster keeps its workers by itself."""
+
+    def run(
+        self,
+        task: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        ordered: bool = False,
+        limits: TaskLimits | None = None,
+    ) -> Iterator[Outcome[T, R]]:
         """See `Executor.run`."""
         _connect(self._workers)
-        run = _Run(task, iter(items), self._workers, self._limits, self._window)
+        run = _Run(task, iter(items), self._workers, limits or self._limits, self._window)
         early: dict[int, Outcome[T, R]] = {}
         following = 0
         try:

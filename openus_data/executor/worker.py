@@ -43,22 +43,24 @@ def serve(handle: int) -> None:
     """Answer chunks of items on a connection until it closes.
 
     Args:
-        handle: file descriptor of the connection. The first message is (task, limits), the others are lists of items.
+        handle: file descriptor of the connection. The first message is (task, limits), the others are lists of items;
+            an empty one ends them, and another task follows.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # an alarm ends the process, whatever was inherited
     connection = Connection(handle)
     try:
-        try:
-            task, limits = pickle.loads(connection.recv_bytes())
-        except Exception as error:  # whatever an import in the task's module raises
-            connection.send_bytes(pickle.dumps(f"{type(error).__name__}: {error}"))
-            return
-        enter_limits(limits)
-        connection.send_bytes(pickle.dumps(None))
         while True:
-            for item in pickle.loads(connection.recv_bytes()):
-                connection.send_bytes(_pack(answer(task, item, limits)))
+            try:
+                task, limits = pickle.loads(connection.recv_bytes())
+            except Exception as error:  # whatever an import in the task's module raises
+                connection.send_bytes(pickle.dumps(f"{type(error).__name__}: {error}"))
+                return
+            enter_limits(limits)
+            connection.send_bytes(pickle.dumps(None))
+            while message := connection.recv_bytes():
+                for item in pickle.loads(message):
+                    connection.send_bytes(_pack(answer(task, item, limits)))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone
 
@@ -69,11 +71,10 @@ def enter_limits(limits: TaskLimits) -> None:
     if opencv is not None:
         opencv.setNumThreads(1)
     hold_memory()
-    if limits.memory_mb:
-        with suppress(OSError, ValueError):  # a system without it runs without this limit
-            soft = _data_bytes() + (limits.memory_mb << 20)
-            hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-            resource.setrlimit(resource.RLIMIT_DATA, (soft if hard < 0 else min(soft, hard), hard))
+    with suppress(OSError, ValueError):  # a system without it runs without this limit
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        soft = _data_bytes() + (limits.memory_mb << 20) if limits.memory_mb else hard
+        resource.setrlimit(resource.RLIMIT_DATA, (soft if hard < 0 else min(soft, hard), hard))
 
 
 def hold_memory() -> None:

@@ -1,6 +1,6 @@
 """Running `work` over every file of a build, and taking in what earlier runs have done already.
 
-first = FirstStage(plan, staging)
+first = FirstStage(plan, staging, executor)
 first.run()                         # every file that needs it is worked on
 if not first.is_current(): first.fill(table)
 """
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from openus_data.build_plan import BuildPlan
 from openus_data.build_report import PIXEL_LIBRARIES, DatasetCounts, is_failure, versions
 from openus_data.errors import UsageError
-from openus_data.executor import Outcome, TaskLimits, open_executor
+from openus_data.executor import Executor, Outcome, TaskLimits
 from openus_data.first_stage.folder import RECORDS_BOOK, RECORDS_NAME, Staging, is_whole, read_build, rejects_of
 from openus_data.first_stage.inputs import Inputs
 from openus_data.first_stage.journal import Record
@@ -61,6 +61,7 @@ class FirstStage:
 
     plan: BuildPlan
     staging: Staging
+    executor: Executor
     counts: dict[str, DatasetCounts] = field(default_factory=lambda: defaultdict(DatasetCounts))
     cards: dict[str, str] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
@@ -171,10 +172,9 @@ class FirstStage:
             logger.warning("%s %s: %s: %s", reject.dataset, reject.item, reject.reason, reject.detail)
 
     def _outcomes(self, tasks: Iterable[SourceTask]) -> Iterator[Outcome[SourceTask, StagedResult]]:
-        request, bounds = self.plan.request, self.plan.recipe.limits
+        bounds = self.plan.recipe.limits
         limits = TaskLimits(seconds=bounds.seconds, memory_mb=bounds.memory_mb)
-        executor = open_executor(request.executor, workers=request.workers, limits=limits)
-        yield from executor.run(partial(work, stage=self._stage), tasks)
+        yield from self.executor.run(partial(work, stage=self._stage), tasks, limits=limits)
 
     def _tasks(self, progress: Progress) -> Iterator[SourceTask]:
         """Every file that may need work; those that have not changed since they were read are counted and left out."""

@@ -68,6 +68,10 @@ def pid(_: int) -> int:
     return os.getpid()
 
 
+def megabytes(number: int) -> int:
+    return len(bytearray(number << 20)) >> 20
+
+
 def by_index(outcomes: Iterator[Outcome[int, int]]) -> Result:
     return sorted(outcomes, key=lambda outcome: outcome.index)
 
@@ -158,6 +162,30 @@ def test_closing_ends_the_workers_at_once() -> None:
     for worker in workers:
         with pytest.raises(ProcessLookupError):
             os.kill(worker or 0, 0)
+
+
+def test_inside_a_block_workers_stay_for_the_next_run_and_take_its_task_and_limits() -> None:
+    with LocalExecutor(workers=2, limits=TaskLimits(memory_mb=100)) as executor:
+        first = {outcome.value or 0 for outcome in executor.run(pid, range(40))}
+        assert [outcome.value for outcome in executor.run(square, range(5), ordered=True)] == [0, 1, 4, 9, 16]
+        assert [outcome.value for outcome in executor.run(megabytes, [400])] == [None]
+        assert [outcome.value for outcome in executor.run(megabytes, [400], limits=TaskLimits(memory_mb=0))] == [400]
+        assert {outcome.value for outcome in executor.run(pid, range(40))} == first
+    for worker in first:
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+
+def test_a_worker_that_died_between_two_runs_is_replaced() -> None:
+    with LocalExecutor(workers=1) as executor:
+        (first,) = {outcome.value or 0 for outcome in executor.run(pid, range(3))}
+        os.kill(first, signal.SIGKILL)
+        assert [outcome.value for outcome in executor.run(square, range(3), ordered=True)] == [0, 1, 4]
+
+
+def test_without_a_block_no_worker_outlives_its_run() -> None:
+    executor = LocalExecutor(workers=1)
+    assert len({outcome.value for _ in range(2) for outcome in executor.run(pid, range(3))}) == 2
 
 
 def test_workers_run_their_libraries_on_one_thread() -> None:

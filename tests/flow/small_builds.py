@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ import pytest
 from openus_data import build as build_module
 from openus_data.build import BuildReport, BuildRequest, build
 from openus_data.executor import Failure, Outcome
-from openus_data.first_stage import run as first_stage
 from openus_data.records import Pixels
 
 TOY_CARD = """
@@ -71,13 +71,16 @@ def write_pictures(
 
 
 @dataclass
-class InlineExecutor:
+class InlineExecutor(AbstractContextManager["InlineExecutor"]):
     """Runs tasks in this process, last item first, as no real executor would: order must not matter."""
 
     fail_at: int | None = None
 
+    def __exit__(self, *exit: object) -> None:
+        """Nothing to end."""
+
     def run(
-        self, task: Callable[[Any], Any], items: Iterable[Any], *, ordered: bool = False
+        self, task: Callable[[Any], Any], items: Iterable[Any], *, ordered: bool = False, limits: object = None
     ) -> Iterator[Outcome[Any, Any]]:
         listed = list(enumerate(items))
         for index, item in listed if ordered else reversed(listed):
@@ -90,8 +93,7 @@ class InlineExecutor:
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds run in the test's own process: seconds less than worker processes."""
-    for module in (first_stage, build_module):
-        monkeypatch.setattr(module, "open_executor", lambda *args, **options: InlineExecutor())
+    monkeypatch.setattr(build_module, "open_executor", lambda *args, **options: InlineExecutor())
 
 
 def run_build(tmp: Path, images: Path, *, out: str = "out", **options: Any) -> BuildReport:

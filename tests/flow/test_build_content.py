@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from small_builds import TOY_CARD, InlineExecutor, inline, run_build, sector, tree, write_pictures
 
+from openus_data import build as build_module
 from openus_data.build import BuildReport, BuildRequest, build
 from openus_data.card import load_card
 from openus_data.errors import RecipeError, UsageError
-from openus_data.first_stage import run as first_stage
 from openus_data.first_stage.encode import decode_stored
 from openus_data.manifest import read_manifest, read_rejects
 from openus_data.schema import pixel_sha256
@@ -150,7 +150,7 @@ def test_a_dead_worker_costs_its_file_and_the_next_run_tries_it_again(
 ) -> None:
     write_pictures(tmp_path / "images", range(3))
     with monkeypatch.context() as patch:
-        patch.setattr(first_stage, "open_executor", lambda *a, **o: InlineExecutor(fail_at=1))
+        patch.setattr(build_module, "open_executor", lambda *a, **o: InlineExecutor(fail_at=1))
         report = run_build(tmp_path, tmp_path / "images")
     assert report.exit_code == 1 and report.samples == 2 and reasons(tmp_path / "out") == [("decode", "worker_died")]
     report = run_build(tmp_path, tmp_path / "images")

@@ -13,7 +13,6 @@ from test_build_repeats import Killed, start
 
 from openus_data import build as build_module
 from openus_data.first_stage import folder as staging
-from openus_data.first_stage import run as first_stage
 from openus_data.manifest import read_manifest
 from openus_data.verify import verify
 
@@ -112,8 +111,7 @@ def test_worker_processes_in_any_order_mend_alike(tmp_path: Path, monkeypatch: p
     write_pictures(tmp_path / "images", USUAL)
     write_faint(tmp_path / "images/p9/faint.png")
     with monkeypatch.context() as patch:
-        for module in (first_stage, build_module):
-            patch.setattr(module, "open_executor", lambda *args, **options: InlineExecutor())
+        patch.setattr(build_module, "open_executor", lambda *args, **options: InlineExecutor())
         run_build(tmp_path, tmp_path / "images", out="plain")
     assert len(mended(tmp_path / "plain")) == 1
     assert start(tmp_path, "out", 2).wait() == 0

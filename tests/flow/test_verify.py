@@ -14,7 +14,6 @@ from small_builds import InlineExecutor, run_build, write_pictures
 
 from openus_data import build as build_module
 from openus_data.errors import CorpusError, UsageError
-from openus_data.first_stage import run as first_stage
 from openus_data.manifest import TableWriter, read_manifest
 from openus_data.schema import MANIFEST_NAME, REJECTS_NAME, manifest_schema
 from openus_data.verify import FAULT_KINDS, verify
@@ -29,8 +28,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pictures(tmp / "images", range(12))
     (tmp / "small.yaml").write_text(SMALL_SHARDS)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (first_stage, build_module):
-            patch.setattr(module, "open_executor", lambda *args, **options: InlineExecutor())
+        patch.setattr(build_module, "open_executor", lambda *args, **options: InlineExecutor())
         run_build(tmp, tmp / "images", recipe=str(tmp / "small.yaml"))
     return tmp / "out"
 
