@@ -275,15 +275,15 @@ def _account(first: FirstStage, table: SampleTable, assignment: Assignment, stag
         first.counts[table.datasets[name]].kept[SPLITS[split]] += 1
     for drop in assignment.dropped:
         header = staging.record_at(int(table.book[drop.index]), int(table.start[drop.index])).header
-        row = header["samples"][int(table.number[drop.index])]["row"]
+        frame = header["samples"][int(table.number[drop.index])]["frame"]
         other = f"{table.datasets[table.dataset[drop.because_of]]}-{table.key[drop.because_of].decode()}"
         first.add_reject(
             Reject(
-                dataset=row["dataset"],
+                dataset=header["dataset"],
                 item=header["item"],
                 stage=drop.stage,
                 reason=drop.reason,
-                detail=f"frame {row['frame_index']}, as {other}",
+                detail=f"frame {frame}, as {other}",
             )
         )
 

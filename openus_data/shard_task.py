@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from openus_data.errors import CorpusError, NoSpace
-from openus_data.first_stage.folder import Stored, book_paths, json_bytes, stored
+from openus_data.first_stage.folder import Stored, book_paths, decided_row, stored
 from openus_data.first_stage.journal import read_record
-from openus_data.manifest import table_of
+from openus_data.manifest import check_columns, table_of_json
 from openus_data.schema import MANIFEST_NAME, MASK_SUFFIX, METADATA_SUFFIX, manifest_schema, shard_name
 from openus_data.shards import ShardWriter, Sidecar, member_offsets, read_sidecar, sidecar_path
 
@@ -83,7 +83,7 @@ class ShardResult:
 class _Ready:
     """One sample with all but its bytes."""
 
-    row: dict[str, Any]
+    sample_id: str
     suffix: str
     metadata: bytes
     bytes: Stored
@@ -108,10 +108,9 @@ def write_shard(plan: ShardPlan) -> ShardResult:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise NoSpace("the disk is full while shards are written", next_step="free space and run again") from error
         raise
-    offsets = member_offsets([size for sample in ready for size in _sizes(sample)])
-    rows, places = _rows(name, ready, offsets)
-    table = table_of(rows, manifest_schema(), where=MANIFEST_NAME)
-    return ShardResult(name=name, sidecar=sidecar, is_old=old is not None, rows=_stream(table), places=places)
+    places = _places(ready)
+    rows = _stream(_table(name, ready, [image for image, _ in places]))
+    return ShardResult(name=name, sidecar=sidecar, is_old=old is not None, rows=rows, places=places)
 
 
 def _gather(plan: ShardPlan) -> list[_Ready]:
@@ -127,8 +126,9 @@ def _gather(plan: ShardPlan) -> list[_Ready]:
             place = stored(plan.out, record, sample.number)
             if place is None:
                 raise CorpusError("a staged picture is gone", where=shard_name(plan.split, plan.index))
-            row = header["row"] | {"split": plan.split, "duplicate_group": sample.duplicate_group}
-            ready.append(_Ready(row=row, suffix=header["suffix"], metadata=json_bytes(row), bytes=place))
+            row = decided_row(header["row"], split=plan.split, duplicate_group=sample.duplicate_group)
+            metadata = f"{row}\n".encode()
+            ready.append(_Ready(sample_id=header["id"], suffix=header["suffix"], metadata=metadata, bytes=place))
     finally:
         for handle in handles.values():
             handle.close()
@@ -172,22 +172,29 @@ def _write(plan: ShardPlan, ready: Sequence[_Ready], digest: str) -> Sidecar:
             files = [(sample.suffix, sample.bytes.image.read()), (METADATA_SUFFIX, sample.metadata)]
             if sample.bytes.mask is not None:
                 files.append((MASK_SUFFIX, sample.bytes.mask.read()))
-            shard.add(sample.row["sample_id"], files)
+            shard.add(sample.sample_id, files)
     return shard.sidecar.without_members()
 
 
-def _rows(
-    name: str, ready: Sequence[_Ready], offsets: Sequence[int]
-) -> tuple[list[dict[str, Any]], tuple[tuple[list[int], list[int] | None], ...]]:
-    rows, places = [], []
-    at = 0
+def _places(ready: Sequence[_Ready]) -> tuple[tuple[list[int], list[int] | None], ...]:
+    offsets = iter(member_offsets([size for sample in ready for size in _sizes(sample)]))
+    places = []
     for sample in ready:
         image, mask = sample.bytes.image, sample.bytes.mask
-        rows.append(sample.row | {"shard": name, "offset": offsets[at], "size_bytes": image.size})
-        mask_place = None if mask is None else [offsets[at + 2], mask.size, mask.crc]
-        places.append(([offsets[at], image.size, image.crc], mask_place))
-        at += len(_sizes(sample))
-    return rows, tuple(places)
+        image_place = [next(offsets), image.size, image.crc]
+        next(offsets)  # of the metadata
+        places.append((image_place, None if mask is None else [next(offsets), mask.size, mask.crc]))
+    return tuple(places)
+
+
+def _table(name: str, ready: Sequence[_Ready], images: Sequence[list[int]]) -> pa.Table:
+    """The manifest's rows: what stands in the shard, and where the images lie in it."""
+    lines = [
+        sample.metadata.rstrip()[:-1] + f', "shard": "{name}", "offset": {offset}, "size_bytes": {size}}}\n'.encode()
+        for sample, (offset, size, _) in zip(ready, images, strict=True)
+    ]
+    check_columns(json.loads(lines[0]), manifest_schema(), where=MANIFEST_NAME)  # all rows come from one place
+    return table_of_json(b"".join(lines), manifest_schema(), where=MANIFEST_NAME)
 
 
 def _stream(table: pa.Table) -> bytes:

@@ -20,7 +20,7 @@ from openus_data.build_plan import BuildPlan, Source
 from openus_data.build_report import BuildReport, DatasetCounts
 from openus_data.executor import TaskLimits, open_executor
 from openus_data.first_stage.candidate import process
-from openus_data.first_stage.folder import json_bytes
+from openus_data.first_stage.folder import undecided_row
 from openus_data.first_stage.records import SourceTask, StageOne, item_id
 from openus_data.records import Item
 from openus_data.store import free_bytes
@@ -135,5 +135,5 @@ def measure(task: SourceTask, stage: StageOne) -> Tried:
     start = time.process_time()
     samples = process(task, stage).samples
     seconds = time.process_time() - start
-    size = sum(len(s.image) + len(s.mask or b"") + len(json_bytes(dict(s.candidate.row))) for s in samples)
+    size = sum(len(s.image) + len(s.mask or b"") + len(undecided_row(s.candidate.row).encode()) for s in samples)
     return Tried(seconds=seconds, size_bytes=size, samples=len(samples))

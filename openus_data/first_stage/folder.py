@@ -8,7 +8,7 @@ OUT/.staging/new/        the finished outputs before they get their names (see p
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import FileIO
@@ -24,10 +24,11 @@ from openus_data.first_stage.journal import (
     Journal,
     Record,
     find_record,
+    find_records,
     read_marks,
     read_record,
-    read_records,
 )
+from openus_data.first_stage.summary import read_summary
 from openus_data.records import Reject
 from openus_data.schema import BUILD_NAME
 from openus_data.shards import list_shards, read_sidecar
@@ -76,7 +77,7 @@ class Staging(AbstractContextManager["Staging"]):
     def known(self, item: str) -> str | None:
         """Fingerprint of the work that was done on a source file, or None."""
         place = self._places.get(_number(item))
-        return None if place is None else f"{place >> _PLACE_BITS:020x}"
+        return None if place is None else item_name(place >> _PLACE_BITS)
 
     def place(self, item: str) -> tuple[int, int]:
         """Book and start of the record of a known source file."""
@@ -91,20 +92,20 @@ class Staging(AbstractContextManager["Staging"]):
         """The same with its header still packed."""
         return find_record(self._paths[book], self._handle(book), start)
 
-    def carried(self, datasets: set[str]) -> Iterator[Record]:
+    def carried(self, datasets: set[str]) -> Iterator[Found]:
         """Records of the last build that belong to these datasets.
 
         Raises:
             UsageError: pictures of theirs are gone, and their files are not at hand.
         """
-        for record in read_records(self._paths[RECORDS_BOOK]):
-            dataset = record.header["dataset"]
+        for found in find_records(self._paths[RECORDS_BOOK]):
+            dataset = read_summary(found.summary).dataset
             if dataset not in datasets:
                 continue
-            if _number(record.header["item"]) not in self._places:
+            if found.mark.item not in self._places:
                 raise UsageError("pictures of earlier builds are gone", where=dataset,
                                  next_step="name this dataset too, so that it is built again")  # fmt: skip
-            yield record
+            yield found
 
     def keep(self, item: str, fingerprint: str, parts: Sequence[bytes]) -> None:
         """Add the record of one source file; an earlier record of it no longer counts."""
@@ -164,9 +165,25 @@ def rejects_of(header: Header) -> Iterator[Reject]:
         yield Reject(dataset=header["dataset"], item=header["item"], stage=stage, reason=reason, detail=detail)
 
 
-def json_bytes(row: dict[str, Any]) -> bytes:
-    """A row as the JSON member of its sample; equal rows give equal bytes."""
-    return (json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+def undecided_row(row: Mapping[str, object]) -> str:
+    """A sample's row as JSON; equal rows give equal text. `decided_row` fills in what is null until the barrier."""
+    whole = {**row, "split": None, "duplicate_group": None}
+    return json.dumps(whole, sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+def decided_row(undecided: str, *, split: str, duplicate_group: str | None) -> str:
+    """The same with its split and group.
+
+    In JSON a quote within a text has a backslash before it, so that only the row's own members are found.
+    """
+    for name, value in (("split", split), ("duplicate_group", duplicate_group)):
+        undecided = undecided.replace(f'"{name}": null', f'"{name}": {json.dumps(value)}', 1)
+    return undecided
+
+
+def item_name(number: int) -> str:
+    """A keyed id from its number."""
+    return f"{number:020x}"
 
 
 def _number(name: str) -> int:
@@ -185,10 +202,9 @@ def _stored_records(out: Path) -> Iterator[tuple[int, int, int]]:
         yield from ((mark.item, mark.fingerprint, mark.start) for mark in read_marks(records))
         return
     sound = {name for name in list_shards(out) if _size_of(out / name) is not None}
-    for record in read_records(records):
-        header = record.header
-        if all(s["at"] is None or s["at"]["shard"] in sound for s in header["samples"]):
-            yield _number(header["item"]), _number(header["fingerprint"]), record.start
+    for mark, _, _, places in find_records(records):
+        if places is not None and all(at is None or at["shard"] in sound for at in json.loads(places)):
+            yield mark.item, mark.fingerprint, mark.start
 
 
 def is_whole(out: Path) -> bool:

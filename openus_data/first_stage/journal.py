@@ -1,17 +1,19 @@
 """What the first stage has done so far, in one file that is only ever added to.
 
-A record is one source file: a small JSON header, then the encoded pictures. A record that a kill cut short is not
-counted, and is overwritten by the next run; everything before it stands. The file lies in OUT/.staging while a build
-runs; what later builds need of it, the headers with their thumbnails, is kept in OUT/.records, where the places of the
-pictures in the shards stand in for the pictures. Headers are packed by workers and never unpacked to be moved.
+A record is one source file: a summary for the barrier, a small JSON header, then the encoded pictures. A record that a
+kill cut short is not counted, and is overwritten by the next run; everything before it stands. The file lies in
+OUT/.staging while a build runs; what later builds need of it, all but the pictures, is kept in OUT/.records, where
+their places in the shards stand in for them. Summary and header are packed by workers, and a header is unpacked only
+where its rows are needed.
 
     with Journal(path) as journal:
-        journal.append(record_parts(header, blobs))
+        journal.append(record_parts(header, blobs, summary))
     for record in read_records(path): ...
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import struct
@@ -33,13 +35,13 @@ Header = dict[str, Any]
 Place = dict[str, Any] | None
 """Where a sample's bytes lie: `shard`, and `image` and `mask` as [offset, size, CRC-32]; None where nowhere."""
 
-_MAGIC: Final = b"OUSK"
-_PLACED_MAGIC: Final = b"OUSP"
+_MAGIC: Final = b"OUSL"
+_PLACED_MAGIC: Final = b"OUSQ"
 """Of a record whose tail is not its blobs but JSON: the place of each of its samples."""
-_PREFIX: Final = struct.Struct("<4sIQ10s10s")
-"""Magic, length of the packed header, of the tail, and the header's `item` and `fingerprint` as bytes."""
+_PREFIX: Final = struct.Struct("<4sIIQ10s10s")
+"""Magic, length of summary, packed header and tail, and the header's `item` and `fingerprint` as bytes."""
 _CHECK: Final = struct.Struct("<I")
-"""CRC-32 of prefix, packed header and places; it stands between the first two."""
+"""CRC-32 of prefix, summary, packed header and places; it stands between the first two."""
 _HEAD_BYTES: Final = _PREFIX.size + _CHECK.size
 _USUAL_BYTES: Final = 4096
 _SYNC_BYTES: Final = 64 << 20
@@ -83,6 +85,7 @@ class Record:
     Args:
         path: the journal.
         header: its JSON; in OUT/.records without blobs, and with the place of each sample as its `at`.
+        summary: for the barrier (see `summary`).
         start: where the record starts in the file, in bytes.
         offset: where its blobs start.
         end: where the next record starts.
@@ -90,6 +93,7 @@ class Record:
 
     path: Path
     header: Header
+    summary: bytes
     start: int
     offset: int
     end: int
@@ -168,7 +172,7 @@ class Journal(AbstractContextManager["Journal"]):
             view = view[self._handle.write(view) :]
 
 
-def record_parts(header: Header, blobs: Sequence[bytes] = ()) -> tuple[bytes, ...]:
+def record_parts(header: Header, blobs: Sequence[bytes] = (), summary: bytes = b"") -> tuple[bytes, ...]:
     """A record with these bytes behind it, to be written one part after the other; any process may make it.
 
     Raises:
@@ -178,16 +182,17 @@ def record_parts(header: Header, blobs: Sequence[bytes] = ()) -> tuple[bytes, ..
         raise CorpusError("a record does not hold the bytes its header says")
     ids = (bytes.fromhex((header.get(name) or "").zfill(20)) for name in ("item", "fingerprint"))
     packed = pack(header)
-    prefix = _PREFIX.pack(_MAGIC, len(packed), sum(map(len, blobs)), *ids)
-    return prefix + _CHECK.pack(_check(prefix, packed, b"")) + packed, *blobs
+    prefix = _PREFIX.pack(_MAGIC, len(summary), len(packed), sum(map(len, blobs)), *ids)
+    return b"".join((prefix, _CHECK.pack(_check(prefix, summary, packed)), summary, packed)), *blobs
 
 
 def placed_parts(found: Found, places: Sequence[Place]) -> tuple[bytes, ...]:
     """The record for OUT/.records of a record whose samples now lie at these places, its header as it was packed."""
     tail = json.dumps(places, separators=(",", ":")).encode()
     ids = (number.to_bytes(10, "big") for number in (found.mark.item, found.mark.fingerprint))
-    prefix = _PREFIX.pack(_PLACED_MAGIC, len(found.packed), len(tail), *ids)
-    return (prefix + _CHECK.pack(_check(prefix, found.packed, tail)) + found.packed + tail,)
+    prefix = _PREFIX.pack(_PLACED_MAGIC, len(found.summary), len(found.packed), len(tail), *ids)
+    check = _CHECK.pack(_check(prefix, found.summary, found.packed, tail))
+    return (b"".join((prefix, check, found.summary, found.packed, tail)),)
 
 
 def pack(header: Header) -> bytes:
@@ -211,23 +216,25 @@ class Found(NamedTuple):
 
     Args:
         mark: its ids and its place.
+        summary: for the barrier.
         packed: its header, packed.
         places: JSON of the places of its samples; None where its blobs are behind it.
     """
 
     mark: Mark
+    summary: bytes
     packed: bytes
     places: bytes | None
 
 
 def read_marks(path: Path) -> Iterator[Mark]:
     """The marks of the sound records of a journal in order; stops at a torn end. No file, no records."""
-    return (found.mark for found in _walk(path))
+    return (found.mark for found in find_records(path))
 
 
 def read_records(path: Path) -> Iterator[Record]:
     """The sound records of a journal in order, without their blobs; stops at a torn end. No file, no records."""
-    return (_record(path, found) for found in _walk(path))
+    return (_record(path, found) for found in find_records(path))
 
 
 def read_record(path: Path, handle: FileIO, start: int) -> Record:
@@ -247,7 +254,8 @@ def find_record(path: Path, handle: FileIO, start: int) -> Found:
     return found
 
 
-def _walk(path: Path) -> Iterator[Found]:
+def find_records(path: Path) -> Iterator[Found]:
+    """The same with their headers still packed."""
     if not path.exists():
         return
     with path.open("rb", buffering=0) as handle:
@@ -263,7 +271,7 @@ def _record(path: Path, found: Found) -> Record:
         header["blobs"] = []
         for sample, place in zip(header["samples"], json.loads(found.places), strict=True):
             sample["at"] = place
-    return Record(path=path, header=header, start=mark.start, offset=mark.offset, end=mark.end)
+    return Record(path=path, header=header, summary=found.summary, start=mark.start, offset=mark.offset, end=mark.end)
 
 
 def _sound_at(handle: FileIO, start: int, file_bytes: int) -> Found | None:
@@ -271,8 +279,9 @@ def _sound_at(handle: FileIO, start: int, file_bytes: int) -> Found | None:
     data = os.pread(handle.fileno(), _HEAD_BYTES + _USUAL_BYTES, start)
     if len(data) < _HEAD_BYTES:
         return None
-    magic, packed_bytes, tail_bytes, item, fingerprint = _PREFIX.unpack_from(data)
-    offset = start + _HEAD_BYTES + packed_bytes
+    magic, summary_bytes, packed_bytes, tail_bytes, item, fingerprint = _PREFIX.unpack_from(data)
+    middle = _HEAD_BYTES + summary_bytes
+    offset = start + middle + packed_bytes
     end = offset + tail_bytes
     if magic not in (_MAGIC, _PLACED_MAGIC) or end > file_bytes:
         return None
@@ -280,16 +289,16 @@ def _sound_at(handle: FileIO, start: int, file_bytes: int) -> Found | None:
     checked_bytes = (end if is_placed else offset) - start
     if checked_bytes > len(data):
         data += os.pread(handle.fileno(), checked_bytes - len(data), start + len(data))
-    packed = data[_HEAD_BYTES : _HEAD_BYTES + packed_bytes]
-    places = data[_HEAD_BYTES + packed_bytes : checked_bytes] if is_placed else None
-    if _check(data[: _PREFIX.size], packed, places or b"") != _CHECK.unpack_from(data, _PREFIX.size)[0]:
+    if _check(data[: _PREFIX.size], data[_HEAD_BYTES:checked_bytes]) != _CHECK.unpack_from(data, _PREFIX.size)[0]:
         return None
+    summary, packed = data[_HEAD_BYTES:middle], data[middle : middle + packed_bytes]
+    places = data[middle + packed_bytes : checked_bytes] if is_placed else None
     numbers = int.from_bytes(item, "big"), int.from_bytes(fingerprint, "big")
-    return Found(Mark(*numbers, start, offset, end), packed, places)
+    return Found(Mark(*numbers, start, offset, end), summary, packed, places)
 
 
-def _check(prefix: bytes, packed: bytes, places: bytes) -> int:
-    return zlib.crc32(places, zlib.crc32(packed, zlib.crc32(prefix)))
+def _check(*parts: bytes) -> int:
+    return functools.reduce(lambda check, part: zlib.crc32(part, check), parts, 0)
 
 
 def _sound_length(path: Path) -> int:

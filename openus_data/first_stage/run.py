@@ -21,13 +21,21 @@ from openus_data.build_plan import BuildPlan
 from openus_data.build_report import PIXEL_LIBRARIES, DatasetCounts, is_failure, versions
 from openus_data.errors import UsageError
 from openus_data.executor import Executor, Outcome, TaskLimits
-from openus_data.first_stage.folder import RECORDS_BOOK, RECORDS_NAME, Staging, is_whole, read_build, rejects_of
+from openus_data.first_stage.folder import (
+    RECORDS_BOOK,
+    RECORDS_NAME,
+    Staging,
+    is_whole,
+    item_name,
+    read_build,
+    rejects_of,
+)
 from openus_data.first_stage.inputs import Inputs
-from openus_data.first_stage.journal import Record
 from openus_data.first_stage.records import SourceTask, StagedResult, StageOne, item_id
 from openus_data.first_stage.sample_table import SampleTableBuilder
 from openus_data.first_stage.seen import SeenFiles, file_states, seen_key
 from openus_data.first_stage.staged import work
+from openus_data.first_stage.summary import read_summary
 from openus_data.first_stage.votes import Ballot, Votes, cone_digest
 from openus_data.manifest import read_rejects
 from openus_data.progress import Progress
@@ -126,16 +134,17 @@ class FirstStage:
             self._mend()
         if self._carried:
             self._carry_over(table)
-        for record, book in self._records(self._inputs.items()):
-            header = record.header
-            counts = self.counts[header["dataset"]]
-            counts.frames += header["frames"]
-            counts.frames_skipped += header["skipped"]
-            counts.candidates += len(header["samples"])
-            for reject in rejects_of(header):
+        for book, start in self._places(self._inputs.items()):
+            found = self.staging.packed_at(book, start)
+            summary = read_summary(found.summary)
+            counts = self.counts[summary.dataset]
+            counts.frames += summary.frames
+            counts.frames_skipped += summary.skipped
+            counts.candidates += summary.count
+            for reject in rejects_of(self.staging.record_at(book, start).header) if summary.rejects else ():
                 self.add_reject(reject)
-            self._items += header["item"].encode()
-            table.add(record, book)
+            self._items += item_name(found.mark.item).encode()
+            table.add(found, summary, book)
 
     def places(self) -> NDArray[np.int64]:
         """Book and start, (N, 2), of every record in use, sorted by the file's keyed id."""
@@ -237,10 +246,9 @@ class FirstStage:
             if is_failure(reject):
                 self._say(reject)
 
-    def _records(self, items: Iterable[str]) -> Iterator[tuple[Record, int]]:
-        """The records of files but carried ones, in the order in which they lie on the disk."""
-        for book, start in sorted(map(self.staging.place, items)):
-            yield self.staging.record_at(book, start), book
+    def _places(self, items: Iterable[str]) -> list[tuple[int, int]]:
+        """Book and start of the records of files, in the order in which they lie on the disk."""
+        return sorted(map(self.staging.place, items))
 
     def _count_vote(self, dataset: str, name: str, ballot: Ballot | None, *, is_mended: bool) -> None:
         if ballot is not None:
@@ -252,8 +260,8 @@ class FirstStage:
         """Work again on files whose scan area is doubtful, or no longer, now that all have cast their ballots."""
         known = bytes(self._uncounted).decode()
         self._uncounted.clear()
-        for record, _ in self._records(known[i : i + _ITEM_LETTERS] for i in range(0, len(known), _ITEM_LETTERS)):
-            header = record.header
+        for place in self._places(known[i : i + _ITEM_LETTERS] for i in range(0, len(known), _ITEM_LETTERS)):
+            header = self.staging.record_at(*place).header
             self._count_vote(header["dataset"], header["item"], header["ballot"], is_mended=bool(header["prior"]))
         wanted: dict[str, tuple[Cone | None, Ballot]] = {}
         for name in self._doubtful:
@@ -292,9 +300,9 @@ class FirstStage:
     def _carry_over(self, table: SampleTableBuilder) -> None:
         """Keep the datasets of earlier builds that are not asked for this time."""
         old = self._old
-        for record in self.staging.carried(self._carried):
-            self._items += record.header["item"].encode()
-            table.add(record, RECORDS_BOOK)
+        for found in self.staging.carried(self._carried):
+            self._items += item_name(found.mark.item).encode()
+            table.add(found, read_summary(found.summary), RECORDS_BOOK)
         for row in read_rejects(self.plan.request.out).to_pylist():
             if row["dataset"] in self._carried and row["stage"] not in DECIDED_AGAIN:
                 self.rejects.append(Reject(**row))

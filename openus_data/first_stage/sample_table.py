@@ -6,27 +6,21 @@ has them.
 
 from __future__ import annotations
 
-import base64
+import json
 import os
 from array import array
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openus_data.duplicates import THUMBNAIL_PX, DuplicateSettings, Thumbnails, group, join_equal
-from openus_data.first_stage.journal import Record
-from openus_data.schema import SPLITS
-from openus_data.split import ROLES, UNPUBLISHED, SplitInput
-
-THUMBNAIL_BYTES: Final = THUMBNAIL_PX * THUMBNAIL_PX
-KEY_LETTERS: Final = 20
-_EXACT_LETTERS: Final = 32
+from openus_data.first_stage.journal import Found
+from openus_data.first_stage.summary import SAMPLE, THUMBNAIL_BYTES, Summary
+from openus_data.split import SplitInput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,34 +62,26 @@ class SampleTableBuilder(AbstractContextManager["SampleTableBuilder"]):
 
     def __init__(self, folder: Path) -> None:
         self._arrived, self._sorted = folder / "thumbnails.arrived", folder / "thumbnails.sorted"
-        self._keys, self._exact = bytearray(), bytearray()
+        self._samples = bytearray()
         self._dataset_names: dict[str, int] = {}
-        self._numbers = {
-            name: array("q") for name in ("dataset", "book", "start", "number", "size", "role", "published", "stored")
-        }
-        self._subject, self._chance = array("Q"), array("d")
+        self._places = array("q")
+        """Dataset, book, start, number and whether it is stored, sample by sample."""
 
     def __enter__(self) -> SampleTableBuilder:
         self._arrived.parent.mkdir(parents=True, exist_ok=True)
         self._handle = self._arrived.open("wb")
         return self
 
-    def add(self, record: Record, book: int) -> None:
+    def add(self, found: Found, summary: Summary, book: int) -> None:
         """Take in the samples of one record."""
-        for number, sample in enumerate(record.header["samples"]):
-            row: Mapping[str, Any] = sample["row"]
-            name = self._dataset_names.setdefault(row["dataset"], len(self._dataset_names))
-            published = SPLITS.index(sample["published"]) if sample["published"] else UNPUBLISHED
-            is_stored = int(bool(record.header["blobs"]) or sample["at"] is not None)
-            role = ROLES.index(row["role"])
-            values = (name, book, record.start, number, sample["size"], role, published, is_stored)
-            for column, value in zip(self._numbers.values(), values, strict=True):
-                column.append(value)
-            self._keys += row["sample_id"][-KEY_LETTERS:].encode()
-            self._exact += row["pixel_sha256"][:_EXACT_LETTERS].encode()
-            self._subject.append(int(row["subject_id"][:16], 16))
-            self._chance.append(sample["chance"])
-            self._handle.write(base64.b64decode(sample["thumbnail"]))
+        if not summary.count:
+            return
+        name = self._dataset_names.setdefault(summary.dataset, len(self._dataset_names))
+        places = [True] * summary.count if found.places is None else json.loads(found.places)
+        for number, place in enumerate(places):
+            self._places.extend((name, book, found.mark.start, number, place is not None))
+        self._samples += summary.samples
+        self._handle.write(summary.thumbnails)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -104,35 +90,36 @@ class SampleTableBuilder(AbstractContextManager["SampleTableBuilder"]):
 
     def finish(self, settings: DuplicateSettings) -> SampleTable:
         """Sort the candidates and look for duplicates; called after the block."""
-        keys = np.frombuffer(bytes(self._keys), dtype=f"S{KEY_LETTERS}")
         names = tuple(sorted(self._dataset_names))
         rank = np.array([names.index(n) for n in self._dataset_names], dtype=np.int64)
-        columns = {name: np.frombuffer(column, dtype=np.int64) for name, column in self._numbers.items()}
-        dataset = rank[columns["dataset"]] if len(keys) else columns["dataset"]
-        order = np.lexsort((dataset, keys))
+        samples = np.frombuffer(self._samples, dtype=SAMPLE)
+        places = np.frombuffer(self._places, dtype=np.int64).reshape(-1, 5)
+        dataset = rank[places[:, 0]] if len(samples) else places[:, 0]
+        order = np.lexsort((dataset, samples["key"]))
+        samples, places, dataset = samples[order], places[order], dataset[order]
         exact = np.arange(len(order), dtype=np.int64)
-        exact_keys = np.frombuffer(bytes(self._exact), dtype=f"S{_EXACT_LETTERS}")[order]
+        exact_keys = np.ascontiguousarray(samples["exact"])
         join_equal(exact, exact_keys)
         near = group(self._sorted_thumbnails(order), settings)
         join_equal(near, exact_keys)
-        subjects = np.frombuffer(self._subject, dtype=np.uint64)[order]
+        _, book, start, number, stored = np.ascontiguousarray(places.T)
         return SampleTable(
-            key=keys[order],
-            dataset=dataset[order],
+            key=np.ascontiguousarray(samples["key"]),
+            dataset=dataset,
             datasets=names,
-            book=columns["book"][order],
-            start=columns["start"][order],
-            number=columns["number"][order],
-            size_bytes=columns["size"][order],
-            is_stored=columns["stored"][order].astype(bool),
+            book=book,
+            start=start,
+            number=number,
+            size_bytes=samples["size"].astype(np.int64),
+            is_stored=stored.astype(bool),
             split_input=SplitInput(
-                subject=np.unique(subjects, return_inverse=True)[1].astype(np.int64),
-                dataset=dataset[order],
-                role=columns["role"][order],
-                published=columns["published"][order],
+                subject=np.unique(samples["subject"], return_inverse=True)[1].astype(np.int64),
+                dataset=dataset,
+                role=samples["role"].astype(np.int64),
+                published=samples["published"].astype(np.int64),
                 near=near,
                 exact=exact,
-                chance=np.frombuffer(self._chance, dtype=np.float64)[order],
+                chance=samples["chance"].astype(np.float64),
             ),
         )
 

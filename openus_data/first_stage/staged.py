@@ -9,15 +9,17 @@ so that the main process does little more than copy bytes.
 
 from __future__ import annotations
 
-import base64
 import zlib
 from typing import Any, Final
 
 from openus_data.first_stage.candidate import process
-from openus_data.first_stage.folder import json_bytes
+from openus_data.first_stage.folder import undecided_row
 from openus_data.first_stage.journal import Header, record_parts
 from openus_data.first_stage.records import EncodedSample, SourceResult, SourceTask, StagedResult, StageOne, item_id
+from openus_data.first_stage.summary import EXACT_LETTERS, KEY_LETTERS, SampleSummary, pack_summary
+from openus_data.schema import SPLITS
 from openus_data.shards import tar_bytes
+from openus_data.split import ROLES, UNPUBLISHED
 
 _DECIDED_LATER_BYTES: Final = 128
 """What split and duplicate group may add to a sample's JSON."""
@@ -41,30 +43,46 @@ def work(task: SourceTask, stage: StageOne) -> StagedResult:
 
 def _parts(dataset: str, item: str, result: SourceResult, ballot: dict[str, Any] | None) -> tuple[bytes, ...]:
     blobs = [b for s in result.samples for b in (s.image, s.mask) if b is not None]
+    rows = [undecided_row(sample.candidate.row) for sample in result.samples]
     header: Header = {
         "dataset": dataset,
         "item": item,
         "fingerprint": result.fingerprint,
-        "frames": result.frames,
-        "skipped": result.skipped,
         "ballot": ballot,
         "prior": result.prior,
         "rejects": [[r.stage, r.reason, r.detail] for r in result.rejects],
-        "samples": [_sample_header(sample) for sample in result.samples],
+        "samples": [
+            {
+                "id": s.candidate.row["sample_id"],
+                "frame": s.candidate.row["frame_index"],
+                "row": row,
+                "suffix": s.suffix,
+                "has_mask": s.mask is not None,
+            }
+            for s, row in zip(result.samples, rows, strict=True)
+        ],
         "blobs": [[len(b), zlib.crc32(b)] for b in blobs],
     }
-    return record_parts(header, blobs)
+    summary = pack_summary(
+        dataset,
+        frames=result.frames,
+        skipped=result.skipped,
+        rejects=len(result.rejects),
+        samples=[_summary(sample, row) for sample, row in zip(result.samples, rows, strict=True)],
+        thumbnails=[sample.candidate.thumbnail for sample in result.samples],
+    )
+    return record_parts(header, blobs, summary)
 
 
-def _sample_header(sample: EncodedSample) -> dict[str, Any]:
-    row = dict(sample.candidate.row)
-    sizes = [len(sample.image), len(json_bytes(row)) + _DECIDED_LATER_BYTES]
-    return {
-        "row": row,
-        "thumbnail": base64.b64encode(sample.candidate.thumbnail).decode(),
-        "published": sample.candidate.published_split,
-        "chance": sample.chance,
-        "suffix": sample.suffix,
-        "has_mask": sample.mask is not None,
-        "size": sum(map(tar_bytes, [*sizes, *([len(sample.mask)] if sample.mask is not None else [])])),
-    }
+def _summary(sample: EncodedSample, row: str) -> SampleSummary:
+    told, published = sample.candidate.row, sample.candidate.published_split
+    sizes = [len(sample.image), len(row.encode()) + _DECIDED_LATER_BYTES, *([len(sample.mask)] if sample.mask else [])]
+    return SampleSummary(
+        key=str(told["sample_id"])[-KEY_LETTERS:].encode(),
+        exact=str(told["pixel_sha256"])[:EXACT_LETTERS].encode(),
+        subject=int(str(told["subject_id"])[:16], 16),
+        chance=sample.chance,
+        size=sum(map(tar_bytes, sizes)),
+        role=ROLES.index(str(told["role"])),
+        published=SPLITS.index(published) if published else UNPUBLISHED,
+    )
