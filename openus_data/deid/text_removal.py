@@ -32,8 +32,8 @@ _ENOUGH: Final = 0.15
 _GRAIN_PX: Final = 2.0
 _FLOOR: Final = 8.0
 """Levels added to a ground that grain is held against."""
-_SAMPLED: Final = 4
-"""One in so many pixels tells how strong grain usually is."""
+_STEP: Final = 3
+"""Every third pixel of every third row tells how strong grain usually is."""
 _EVEN: Final = 6
 """Levels that an even ground differs by at most."""
 _LEAST_GROUND_PX: Final = 12
@@ -45,22 +45,25 @@ _BRIGHTEST_GRAIN: Final = 3.0
 """Grain is kept up to so many times its usual size: more is an edge of something, whose copy would show."""
 
 _Floats = NDArray[np.float32]
-_Places = NDArray[np.int64]
-"""Indices into the pixels of a window, row by row."""
 
 
-def filled(pixels: Pixels, boxes: Sequence[Box]) -> Pixels:
+def filled(pixels: Pixels, boxes: Sequence[Box], inside: NDArray[np.bool_] | None = None) -> Pixels:
     """A copy of the picture with the text in the boxes filled.
 
     Args:
         pixels: uint8 (H, W) or (H, W, 3).
         boxes: half-open boxes of text.
+        inside: the scan area, bool (H, W); the black outside it is neither filled nor looked at. None: all is inside.
     """
     out = np.ascontiguousarray(pixels).copy()
     holes = text_mask(out, boxes)
     for box in boxes:
         window = _window(box, out.shape, _SURROUNDINGS_PX)
-        out[window] = _filled(out[window], holes[window])
+        hole, known = holes[window], ~holes[window]
+        if inside is not None:
+            here = inside[window].view(np.uint8)
+            hole, known = hole * here, known * here
+        out[window] = _filled(out[window], hole, known)
     return out
 
 
@@ -157,61 +160,59 @@ def _within(box: Box, window: tuple[slice, slice]) -> tuple[slice, slice]:
     return slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
 
 
-def _filled(around: Pixels, holes: NDArray[np.uint8]) -> Pixels:
-    """A window with its holes filled: the smooth part from all sides, the grain from further up or down."""
-    is_hole = holes.ravel() > 0
-    hole, known = np.flatnonzero(is_hole), np.flatnonzero(~is_hole)
-    if not len(hole):
+def _filled(around: Pixels, hole: NDArray[np.uint8], known: NDArray[np.uint8]) -> Pixels:
+    """A window with its hole filled: the smooth part from all sides, the grain from further up or down.
+
+    Args:
+        around: uint8 (h, w) or (h, w, 3).
+        hole: 255 where it is filled, else 0, (h, w).
+        known: 255 where it is looked at, else 0, (h, w).
+    """
+    if not cv2.countNonZero(hole):
         return around
-    if not len(known):
-        return np.zeros_like(around)
-    shape = (*holes.shape, 1 if around.ndim == 2 else 3)
-    values = around.reshape(-1, shape[2]).astype(np.float32)
-    smooth = _smooth(values.reshape(shape), holes)[hole]
-    values[hole] = smooth
-    local = cv2.GaussianBlur(values.reshape(shape), (0, 0), _GRAIN_PX).reshape(values.shape)
+    values = around.astype(np.float32)
+    smooth = _smooth(values, known)
+    cv2.copyTo(smooth, cv2.bitwise_not(known), values)
+    local = cv2.GaussianBlur(values, (0, 0), _GRAIN_PX)
     # Speckle grows with the level, so that it is moved as a part of it: none comes to black ground.
-    most = _BRIGHTEST_GRAIN * _ranked(np.abs(_grain(values, local, known[::_SAMPLED])).ravel(), 0.5)
-    beside = _beside(hole, is_hole, holes.shape)
-    grain = _grain(values, local, beside).clip(-most, most)
-    grain[is_hole[beside]] = 0
-    out = around.reshape(values.shape).copy()
-    out[hole] = (smooth * (1 + grain)).clip(0, 255).round()
-    return out.reshape(around.shape)
+    grain = (values - local) / (local + _FLOOR)
+    most = _BRIGHTEST_GRAIN * _usual_size(grain[::_STEP, ::_STEP], known[::_STEP, ::_STEP])
+    moved = _moved(np.asarray(cv2.copyTo(grain, known)), _best_step(hole, known)).clip(-most, most)
+    return np.asarray(cv2.copyTo(cv2.convertScaleAbs(smooth * (1 + moved)), hole, around.copy()), np.uint8)
 
 
-def _grain(values: _Floats, local: _Floats, places: _Places) -> _Floats:
-    """What pixels (P, C) have over the mean around them, as a part of it."""
-    mean = local[places]
-    return np.asarray((values[places] - mean) / (mean + _FLOOR))
+def _usual_size(grain: _Floats, known: NDArray[np.uint8]) -> float:
+    """Median of how large the known grain (h, w) or (h, w, 3) is; 0 where none is known."""
+    sizes = np.abs(grain[known > 0]).ravel()
+    return float(_ranked(sizes, 0.5)) if len(sizes) else 0.0
 
 
-def _smooth(values: _Floats, holes: NDArray[np.uint8]) -> _Floats:
-    """Weighted mean (P, C) of what is known around each pixel of (H, W, C), from near by where there is enough of it.
+def _smooth(values: _Floats, known: NDArray[np.uint8]) -> _Floats:
+    """Weighted mean of what is known around each pixel, from near by where there is enough of it; 0 if nothing is.
 
     Source: pull-push, S. Gortler et al., The Lumigraph, 1996, section 3.4.
     """
-    height, width, channels = values.shape
-    level: _Floats = np.empty((height, width, channels + 1), np.float32)
-    level[..., :-1], level[..., -1] = values, 1
-    level[holes > 0] = 0
-    levels = [level]
+    channels = 1 if values.ndim == 2 else values.shape[2]
+    ones = np.ones(known.shape, np.float32)
+    levels = [np.asarray(cv2.copyTo(cv2.merge((values, ones)), known))]
     for _ in range(_COARSEST):
         levels.append(np.asarray(cv2.pyrDown(levels[-1])))
     total = levels[-1].sum(axis=(0, 1))
-    smooth: _Floats = total[:-1] / total[-1]
+    smooth: _Floats = total[:-1] / max(float(total[-1]), 1e-6)
     for level, finer in pairwise(reversed(levels)):
         weight = level[..., -1:]
-        mean = level[..., :-1] / np.maximum(weight, 1e-4)
-        smooth = smooth + np.minimum(weight / _ENOUGH, 1) * (mean - smooth)
+        smooth = smooth + (level[..., :-1] - weight * smooth) / np.maximum(weight, _ENOUGH)
         smooth = np.asarray(cv2.pyrUp(smooth, dstsize=finer.shape[1::-1])).reshape(*finer.shape[:2], channels)
-    return smooth.reshape(-1, channels)
+    return smooth.reshape(values.shape)
 
 
-def _beside(hole: _Places, is_hole: NDArray[np.bool_], shape: tuple[int, ...]) -> _Places:
-    """Each pixel's place above or below, at the distance that meets the hole itself least."""
-    height, width = shape
-    row, column = np.divmod(hole, width)
-    step = int(row[-1] - row[0]) + 3
-    choices = [(row - s) % height * width + column for s in (step, -step, step // 2, -(step // 2))]
-    return min(choices, key=lambda places: np.count_nonzero(is_hole[places]))
+def _best_step(hole: NDArray[np.uint8], known: NDArray[np.uint8]) -> int:
+    """How many rows further up (positive) or down most of a hole's grain is known."""
+    step = int(cv2.boundingRect(hole)[3]) + 2
+    choices = (step, -step, step // 2, -(step // 2))
+    return max(choices, key=lambda s: cv2.countNonZero(hole & _moved(known, s)))
+
+
+def _moved(rows: NDArray[Any], step: int) -> NDArray[Any]:
+    """Rows moved down by `step`, or up by -`step`; those that leave the window come in again at its other end."""
+    return np.concatenate((rows[-step:], rows[:-step]))

@@ -6,13 +6,15 @@ text.cleaned(picture), text.boxes, text.remains
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openus_data.deid.burned_in import SURE, Finder, find_text, find_text_in_clip, remove_text, rows_around
+from openus_data.deid.burned_in import SURE, Finder, find_text, find_text_in_clip, rows_around
+from openus_data.deid.text_removal import filled
 from openus_data.first_stage.crop import Crop
 from openus_data.first_stage.records import DatasetTerms
 from openus_data.recipe import TextRecipe
@@ -31,11 +33,13 @@ class CleanedText:
         passes: what each look found, in pixels of the crop; filling them one by one gives the picture that was judged.
         remains: whether text is still seen after the last.
         judged: the picture after all of them, where it is a single one.
+        inside: the scan area, bool (h, w); None where it fills the crop.
     """
 
     passes: tuple[tuple[TextBox, ...], ...] = ()
     remains: bool = False
     judged: Pixels | None = None
+    inside: NDArray[np.bool_] | None = None
 
     @property
     def boxes(self) -> tuple[TextBox, ...]:
@@ -46,8 +50,8 @@ class CleanedText:
         """The picture (h, w[, 3]) without the text: the one that was judged, or this frame of a clip."""
         if self.judged is not None:
             return self.judged
-        for boxes in self.passes:
-            picture = remove_text(picture, boxes)
+        for found in self.passes:
+            picture = _without(found, picture, self.inside)
         return picture
 
 
@@ -77,17 +81,24 @@ class TextCleaner:
         if not self._is_masked:
             return CleanedText(passes=tuple(passes))
         if not self._must_be_clean:
-            return CleanedText(passes=tuple(passes), judged=None if is_clip else remove_text(shown, passes[0]))
+            judged = None if is_clip else _without(passes[0], shown, inside)
+            return CleanedText(passes=tuple(passes), judged=judged, inside=inside)
         while passes[-1] and len(passes) <= _CLEANING_PASSES:
             new = passes[-1]
-            shown = np.stack([remove_text(f, new) for f in shown]) if is_clip else remove_text(shown, new)
+            shown = np.stack([_without(new, f, inside) for f in shown]) if is_clip else _without(new, shown, inside)
             changed = rows_around(new, inside, shown.shape[1:] if is_clip else shown.shape)
             passes.append(finder(shown, changed, ocr=self._ocr))  # the rest has been looked at
-        *filled, last = passes
+        *earlier, last = passes
         remains = any(b.score >= SURE for b in last)
-        return CleanedText(passes=tuple(filled), remains=remains, judged=None if is_clip else shown)
+        judged = None if is_clip else shown
+        return CleanedText(passes=tuple(earlier), remains=remains, judged=judged, inside=inside)
 
     def look_again(self, standing: CleanedText, picture: Pixels, crop: Crop) -> CleanedText:
         """A clip's text, and what only this frame shows: a name may be there for a moment."""
         passing = self.look(standing.cleaned(picture), crop)
         return replace(passing, passes=standing.passes + passing.passes, remains=standing.remains or passing.remains)
+
+
+def _without(found: Sequence[TextBox], picture: Pixels, inside: NDArray[np.bool_] | None) -> Pixels:
+    """The picture without the text that was found; the same one where there is none."""
+    return filled(picture, [text.box for text in found], inside) if found else picture

@@ -6,7 +6,7 @@ stored = cut(frame, crops[0])
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import cv2
@@ -19,6 +19,7 @@ from openus_data.records import Box, Cone, Pixels, TextBox
 GREY_TOLERANCE: Final = 6
 """Levels by which the channels of a grey picture may differ: what chroma rounding of JPEG and video leaves."""
 _PROBE_STEP: Final = 7
+_PARTS: Final = 64
 
 Polygon = tuple[tuple[float, float], ...]
 
@@ -29,6 +30,7 @@ class Crop:
 
     Args:
         cone: the scan area, in pixels of the frame.
+        polygon: its outline in pixels of the stored picture.
         box: half-open box of the frame that is stored.
         panel: number of the panel in a frame that shows several, else 0.
         inside: uint8 (H, W) of the box, 1 inside the scan area, else 0; None where nothing is blackened.
@@ -36,15 +38,11 @@ class Crop:
     """
 
     cone: Cone
+    polygon: Polygon
     box: Box
     panel: int
     inside: Pixels | None = field(repr=False)
     frame_px: int
-
-    @property
-    def polygon(self) -> Polygon:
-        """The scan area's outline in pixels of the stored picture."""
-        return tuple((x - self.box[0], y - self.box[1]) for x, y in self.cone.polygon)
 
     @property
     def inside_bool(self) -> NDArray[np.bool_] | None:
@@ -83,18 +81,34 @@ def plan_crops(
         box = (max(0, x0), max(0, y0), min(width, x1), min(height, y1))
         if part.geometry == "none" or box[0] >= box[2] or box[1] >= box[3]:
             continue
+        shown = _moved(part, -box[0], -box[1])
         inside = None
         if blacken_outside and part.confidence >= least_confidence:
-            inside = _inside(part, box, height, width)
-        crops.append(Crop(cone=part, box=box, panel=number, inside=inside, frame_px=height * width))
+            inside = _inside(shown, box[3] - box[1], box[2] - box[0])
+        crops.append(
+            Crop(cone=part, polygon=shown.polygon, box=box, panel=number, inside=inside, frame_px=height * width)
+        )
     return tuple(crops)
 
 
-def _inside(part: Cone, box: Box, height: int, width: int) -> Pixels | None:
-    """The scan area within the box as 0 and 1, or None where it fills the box."""
-    if part.geometry == "full" and not part.panels:
+def on_grid(cone: Cone) -> Cone:
+    """The same scan area with its vertices in 64ths of a pixel, which float32 and JSON hold alike, in few digits."""
+    points = np.round(np.asarray(cone.polygon, np.float64).reshape(-1, 2) * _PARTS) / _PARTS
+    polygon = tuple((x, y) for x, y in points.tolist())
+    return replace(cone, polygon=polygon, panels=tuple(on_grid(panel) for panel in cone.panels))
+
+
+def _moved(cone: Cone, x: int, y: int) -> Cone:
+    """The outlines of a scan area, and of its panels, so many pixels further right and down."""
+    polygon = tuple((left + x, top + y) for left, top in cone.polygon)
+    return replace(cone, polygon=polygon, panels=tuple(_moved(panel, x, y) for panel in cone.panels))
+
+
+def _inside(cone: Cone, height: int, width: int) -> Pixels | None:
+    """The scan area of a crop as 0 and 1, (height, width), or None where it fills it."""
+    if cone.geometry == "full" and not cone.panels:
         return None
-    mask = np.ascontiguousarray(cones.raster(part, height, width)[box[1] : box[3], box[0] : box[2]])
+    mask = cones.raster(cone, height, width)
     return None if mask.all() else mask.view(np.uint8)
 
 

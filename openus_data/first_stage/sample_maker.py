@@ -17,7 +17,7 @@ from openus_data.card import Card
 from openus_data.card_fields import Orient
 from openus_data.duplicates import phash, thumbnail
 from openus_data.first_stage.clean_text import CleanedText, TextCleaner
-from openus_data.first_stage.crop import Crop, cut, cut_mask, plan_crops, to_grey_if_grey
+from openus_data.first_stage.crop import Crop, cut, cut_mask, on_grid, plan_crops, to_grey_if_grey
 from openus_data.first_stage.encode import CHANGING, decode_stored, encode, encode_png, strip_source
 from openus_data.first_stage.frames import Novelty, evenly_spaced, planned_frames
 from openus_data.first_stage.polar_view import PolarView, cut_polar, cut_polar_mask, plan_polar, polar_boxes
@@ -37,6 +37,8 @@ HELD_BYTES = 64 << 20
 _CARD_WINS = ("organ", "anatomy", "view", "pathology", "institution", "country")
 _FACT_COLUMNS = (*_CARD_WINS, "device_manufacturer", "device_model", "transducer", "frequency_mhz")
 _PASSTHROUGH_TOLERANCE = 4
+_PARTS_OF_ONE = 4096
+"""Confidence is stored in these, which float32, as in the manifest, and JSON hold alike."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +153,7 @@ class SampleMaker:
     def _look(self, evidence: NDArray[np.uint8]) -> _Look:
         image = self.recipe.image
         is_still = len(evidence) == 1
-        cone = self.prior or cones.detect(evidence[0] if is_still else evidence, regions=self.media.regions)
+        cone = on_grid(self.prior or cones.detect(evidence[0] if is_still else evidence, regions=self.media.regions))
         if image.consensus and self.prior is None:
             self.ballot = ballot_of(cone, self._facts(), self.height_px, self.width_px)
         crops = plan_crops(
@@ -274,9 +276,9 @@ class SampleMaker:
             "spacing_col_mm": spacing[1] if spacing else None,
             "labels": json.dumps(dict(item.labels), sort_keys=True, ensure_ascii=False),
             "cone_geometry": cone.geometry,
-            "cone_polygon": [[_exact(x), _exact(y)] for x, y in polygon],
+            "cone_polygon": [list(vertex) for vertex in polygon],
             "cone_box": [float(v) for v in crop.box],
-            "cone_confidence": _exact(cone.confidence, 4096),
+            "cone_confidence": round(cone.confidence * _PARTS_OF_ONE) / _PARTS_OF_ONE,
             "cone_method": cone.method,
             "text_boxes_removed": sorted([float(v) for v in b.box] for b in stored_boxes),
             "deid_actions": self._actions(stored, crop, view, bool(boxes)),
@@ -338,11 +340,6 @@ def _orient(item: Item, card: Card | None) -> Orient:
         return "as-is"
     role, index = classify(card, item.relative)
     return card.images[index].orient if role == "image" else "as-is"
-
-
-def _exact(value: float, parts: int = 64) -> float:
-    """A number that float32, as in the manifest, and JSON hold alike."""
-    return round(float(value) * parts) / parts
 
 
 def _stacked(frames: list[Pixels]) -> NDArray[np.uint8]:

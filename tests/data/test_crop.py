@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from openus_data.first_stage.crop import cut, cut_mask, plan_crops, to_grey_if_grey
+from openus_data.cone import raster
+from openus_data.first_stage.crop import cut, cut_mask, on_grid, plan_crops, to_grey_if_grey
 from openus_data.records import Cone
 
 TRIANGLE = Cone(
@@ -42,6 +43,21 @@ def test_panels_give_a_crop_each_or_one_for_all() -> None:
     multi = dataclasses.replace(TRIANGLE, geometry="multi", box=(5, 5, 48, 30), panels=(TRIANGLE, right))
     assert [(c.panel, c.box) for c in plan_crops(multi, 40, 50)] == [(0, TRIANGLE.box), (1, right.box)]
     assert [c.box for c in plan_crops(multi, 40, 50, by_panel=False)] == [(5, 5, 48, 30)]
+
+
+@pytest.mark.parametrize("by_panel", [True, False])
+def test_the_scan_area_of_a_crop_is_that_of_the_frame(by_panel: bool) -> None:
+    right = dataclasses.replace(TRIANGLE, box=(31, 2, 48, 33), polygon=((40.3, 2.7), (47.9, 32.1), (31.2, 20.0)))
+    multi = dataclasses.replace(TRIANGLE, geometry="multi", box=(5, 2, 48, 33), panels=(TRIANGLE, right))
+    for crop in plan_crops(on_grid(multi), 40, 50, by_panel=by_panel):
+        x0, y0, x1, y1 = crop.box
+        assert np.array_equal(crop.inside_bool, raster(crop.cone, 40, 50)[y0:y1, x0:x1])
+
+
+def test_vertices_are_stored_as_float32_holds_them() -> None:
+    cone = on_grid(dataclasses.replace(TRIANGLE, polygon=((20.1, 5.0), (34.999, 29.7), (5.0, 30.0))))
+    assert cone.polygon[1] == (35.0, 29.703125)
+    assert all(float(np.float32(value)) == value for vertex in cone.polygon for value in vertex)
 
 
 def test_a_mask_gets_the_same_crop_and_keeps_its_labels() -> None:

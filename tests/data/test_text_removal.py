@@ -74,3 +74,11 @@ def test_tiny_pictures_are_filled(shape: tuple[int, ...]) -> None:
 def test_a_hole_in_even_ground_takes_its_level() -> None:
     plain = np.full((120, 200), 90, np.uint8)
     assert (filled(cv2.putText(plain.copy(), "AB", (60, 70), 0, 0.8, 250, 2), [(55, 45, 110, 75)]) == plain).all()
+
+
+def test_what_lies_outside_the_scan_area_stays_black_and_darkens_nothing() -> None:
+    inside = np.zeros((480, 640), bool)
+    inside[:, 280:] = True
+    plain = np.where(inside, np.uint8(150), np.uint8(0))
+    shown = written(plain) * inside
+    assert not np.array_equal(shown, plain) and np.array_equal(filled(shown, [BOX], inside), plain)
