@@ -75,15 +75,18 @@ def thumbnail(pixels: Pixels) -> Pixels:
     return np.asarray(np.rint(np.diff(sums, axis=1) / (height * width)), dtype=np.uint8)
 
 
-def _bands(grey: Pixels) -> NDArray[np.int64]:
+def _bands(grey: Pixels) -> NDArray[np.int32]:
     """32 times the sums, (32, W), of 32 equal bands of rows of a picture (H, W); an edge may lie within a row."""
     whole, part = _edges(len(grey))
     sums = np.zeros((THUMBNAIL_PX, grey.shape[1]), np.int32)
     for band, (start, end) in enumerate(pairwise(whole.tolist())):
         if start < end:
             cv2.reduce(grey[start:end], 0, cv2.REDUCE_SUM, dst=sums[band : band + 1], dtype=cv2.CV_32S)
-    cut = grey[whole] * part[:, None]
-    return sums * np.int64(THUMBNAIL_PX) + np.diff(cut, axis=0)
+    cut = grey[whole] * part[:, None].astype(np.int32)
+    sums *= THUMBNAIL_PX
+    sums += cut[1:]
+    sums -= cut[:-1]
+    return sums
 
 
 def _edges(length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -118,7 +118,7 @@ def cut(pixels: Pixels, crop: Crop) -> Pixels:
     part = pixels[y0:y1, x0:x1]
     if crop.inside is None:
         return np.ascontiguousarray(part)
-    return np.asarray(cv2.bitwise_and(part, part, mask=crop.inside), dtype=np.uint8)
+    return np.asarray(cv2.copyTo(part, crop.inside), dtype=np.uint8)  # zero elsewhere; half the time of a bitwise_and
 
 
 def cut_mask(mask: Pixels, crop: Crop) -> Pixels:
