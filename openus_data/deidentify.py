@@ -26,7 +26,7 @@ from pydicom.dataset import Dataset
 from openus_data import cone as cones
 from openus_data import executor as executors
 from openus_data.decode import Limits, decode
-from openus_data.decode.dicom_header import looks_like_dicom
+from openus_data.decode.later import looks_like_dicom
 from openus_data.decode.source import open_source
 from openus_data.deid import values
 from openus_data.deid.dicom import attach_pixels, clean_dataset, is_rendered, write_file

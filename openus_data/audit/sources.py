@@ -17,7 +17,8 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from openus_data.decode import Limits
-from openus_data.decode.dicom_header import looks_like_dicom, read_header
+from openus_data.decode.dicom_header import read_header
+from openus_data.decode.later import looks_like_dicom
 from openus_data.decode.source import open_source
 from openus_data.deid import values
 from openus_data.deid.device_names import is_device_word

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from openus_data.decode import arrays, dicom, matlab, metaimage, nifti, nrrd, raster, video
+from openus_data.decode import arrays, later, matlab, metaimage, nifti, nrrd, raster
 from openus_data.decode.limits import Limits
 from openus_data.decode.source import Decoder, Options, ReadFacts, open_source
 from openus_data.errors import UnsupportedFormat
 from openus_data.records import Media
 
 DECODERS: tuple[Decoder, ...] = (
-    *dicom.DECODERS,
+    *later.DICOM,
     *raster.DECODERS,
-    *video.DECODERS,
+    *later.VIDEO,
     *nifti.DECODERS,
     *metaimage.DECODERS,
     *nrrd.DECODERS,

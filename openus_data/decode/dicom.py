@@ -27,7 +27,6 @@ from openus_data.decode.dicom_header import (
     Header,
     Layout,
     first_float,
-    looks_like_dicom,
     read_header,
     read_layout,
     read_regions,
@@ -35,7 +34,7 @@ from openus_data.decode.dicom_header import (
     text_of,
 )
 from openus_data.decode.limits import Limits
-from openus_data.decode.source import Decoder, Options, Place, Source, guard, pick
+from openus_data.decode.source import Options, Place, Source, guard, pick
 from openus_data.decode.tone import KEEP, Tone, find_tone
 from openus_data.decode.video import stream_media
 from openus_data.errors import DecodeError
@@ -305,6 +304,3 @@ def _window(dataset: Dataset) -> Tone | None:
     if max(abs(low), abs(high), abs(intercept)) > _WINDOW_REACH:
         return None
     return Tone(low=(low - intercept) / slope, high=(high - intercept) / slope, note=f"window {centre:g} {width:g}")
-
-
-DECODERS: tuple[Decoder, ...] = (Decoder(name="DICOM", sniff=looks_like_dicom, decode=decode_dicom),)

@@ -89,21 +89,6 @@ class Layout:
     photometric: str
 
 
-def looks_like_dicom(head: bytes) -> bool:
-    """By the magic word, or, where the preamble is missing, by a first element that only DICOM starts with."""
-    if head[128:132] == b"DICM" or head[:4] == b"DICM":
-        return True
-    if len(head) < 16:
-        return False
-    for order in "<>":
-        group, element = struct.unpack_from(order + "HH", head)
-        if (group in (0x0002, 0x0008) and element < 0x0100) and (
-            _VR.fullmatch(head[4:6]) or struct.unpack_from(order + "I", head, 4)[0] <= 256
-        ):
-            return True
-    return False
-
-
 def read_header(data: Any, *, limits: Limits) -> Header:
     """Read everything before the pixel data.
 

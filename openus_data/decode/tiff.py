@@ -11,8 +11,6 @@ import zlib
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-import av
-
 from openus_data.decode.limits import Limits, amount, check_frame
 from openus_data.decode.quiet import quiet_c_libraries
 from openus_data.decode.source import guard
@@ -136,6 +134,8 @@ def _unpack_with_ffmpeg(data: bytes) -> None:
 
 
 def _is_unpacked(data: bytes, options: dict[str, str]) -> bool:
+    import av  # takes a sixteenth of a second to load, which pictures of other kinds need not wait for
+
     context = av.CodecContext.create("tiff", "r")
     context.thread_count = 1
     context.options = options

@@ -20,7 +20,7 @@ from av.container import InputContainer
 
 from openus_data.decode import grey
 from openus_data.decode.limits import Limits, amount, check_frame, check_frames
-from openus_data.decode.source import Decoder, Options, Source, guard, pick
+from openus_data.decode.source import Options, Source, guard, pick
 from openus_data.errors import DecodeError, UnsupportedFormat
 from openus_data.records import Media, Pixels
 
@@ -255,22 +255,3 @@ def _ebml_number(head: bytes, place: int) -> tuple[int, int]:
     width = 9 - head[place].bit_length()
     bits = int.from_bytes(head[place : place + width], "big") & ((1 << 7 * width) - 1)
     return _UNKNOWN if bits == (1 << 7 * width) - 1 else bits, place + width
-
-
-def _is_avi(head: bytes) -> bool:
-    return head[:4] == b"RIFF" and head[8:12] == b"AVI "
-
-
-def _is_mp4(head: bytes) -> bool:
-    return head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
-
-
-def _is_matroska(head: bytes) -> bool:
-    return head.startswith(b"\x1a\x45\xdf\xa3")
-
-
-DECODERS: tuple[Decoder, ...] = (
-    Decoder(name="AVI", sniff=_is_avi, decode=decode_avi),
-    Decoder(name="MP4", sniff=_is_mp4, decode=decode_mp4),
-    Decoder(name="Matroska", sniff=_is_matroska, decode=decode_matroska),
-)

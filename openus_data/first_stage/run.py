@@ -140,7 +140,7 @@ class FirstStage:
             counts = self.counts[summary.dataset]
             counts.frames += summary.frames
             counts.frames_skipped += summary.skipped
-            counts.candidates += summary.count
+            counts.candidates += summary.number
             for reject in rejects_of(self.staging.record_at(book, start).header) if summary.rejects else ():
                 self.add_reject(reject)
             self._items += item_name(found.mark.item).encode()

@@ -74,10 +74,10 @@ class SampleTableBuilder(AbstractContextManager["SampleTableBuilder"]):
 
     def add(self, found: Found, summary: Summary, book: int) -> None:
         """Take in the samples of one record."""
-        if not summary.count:
+        if not summary.number:
             return
         name = self._dataset_names.setdefault(summary.dataset, len(self._dataset_names))
-        places = [True] * summary.count if found.places is None else json.loads(found.places)
+        places = [True] * summary.number if found.places is None else json.loads(found.places)
         for number, place in enumerate(places):
             self._places.extend((name, book, found.mark.start, number, place is not None))
         self._samples += summary.samples

@@ -62,8 +62,8 @@ class Summary(NamedTuple):
     Args:
         dataset: its id.
         frames, skipped, rejects: how many there were.
-        count: number of samples.
-        samples: `count` entries of SAMPLE.
+        number: of samples.
+        samples: `number` entries of SAMPLE.
         thumbnails: of the samples, one after the other.
     """
 
@@ -71,7 +71,7 @@ class Summary(NamedTuple):
     frames: int
     skipped: int
     rejects: int
-    count: int
+    number: int
     samples: bytes
     thumbnails: bytes
 

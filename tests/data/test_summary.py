@@ -24,14 +24,14 @@ def test_a_summary_comes_back() -> None:
         "busi", frames=7, skipped=4, rejects=1, samples=SAMPLES, thumbnails=[b"x" * 1024, b"y" * 1024]
     )
     summary = read_summary(packed)
-    assert (summary.dataset, summary.frames, summary.skipped, summary.rejects, summary.count) == ("busi", 7, 4, 1, 2)
+    assert (summary.dataset, summary.frames, summary.skipped, summary.rejects, summary.number) == ("busi", 7, 4, 1, 2)
     assert [SampleSummary(*row) for row in np.frombuffer(summary.samples, SAMPLE).tolist()] == SAMPLES
     assert summary.thumbnails == b"x" * 1024 + b"y" * 1024
 
 
 def test_a_record_without_samples_has_a_summary() -> None:
     summary = read_summary(pack_summary("busi", frames=1, skipped=0, rejects=1, samples=[], thumbnails=[]))
-    assert (summary.count, summary.samples, summary.thumbnails) == (0, b"", b"")
+    assert (summary.number, summary.samples, summary.thumbnails) == (0, b"", b"")
 
 
 TEXTS = st.text() | st.sampled_from(['"split": null', '{"split": null, "duplicate_group": null}', '\\", "split": null'])

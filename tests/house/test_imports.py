@@ -99,3 +99,11 @@ def test_importing_a_package_or_its_command_line_loads_nothing_heavy(module: str
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", ["openus_data.build", "openus_data.first_stage.staged", "openus_data.shard_task"])
+def test_a_build_loads_no_library_before_a_file_needs_it(module: str) -> None:
+    slow = ("pydicom", "av", "requests", "pandas", "rich", "typer")
+    code = f"import sys, {module}; print([m for m in {slow!r} if m in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
