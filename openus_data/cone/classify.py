@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import numpy as np
-
 from openus_data.cone.outline import Polygon, frame_polygon, make_cone
 from openus_data.cone.shape import Fan, Shape, Slab
 from openus_data.records import Cone, Geometry
@@ -49,7 +47,7 @@ def name(shape: Shape, outline: Polygon, height: int, width: int) -> Geometry:
     near_end = (height - shape.box[3]) if shape.inverted else shape.box[1]
     if opening < _WIDE or (near_end > 2 and _near_is_flat(shape, near_end)):
         return "trapezoid"
-    pointed = _top_width(outline, inverted=shape.inverted) < _NARROW_TOP * np.ptp(outline[:, 0])
+    pointed = _top_width(outline, inverted=shape.inverted) < _NARROW_TOP
     return "sector" if pointed and shape.near < _NARROW_NEAR * shape.far and opening < _PHASED else "curvilinear"
 
 
@@ -66,9 +64,12 @@ def _near_is_flat(fan: Fan, near_end: float) -> bool:
 
 
 def _top_width(outline: Polygon, *, inverted: bool) -> float:
-    y = -outline[:, 1] if inverted else outline[:, 1]
-    top = outline[y <= y.min() + 0.03 * np.ptp(y), 0]
-    return float(np.ptp(top))
+    """Width of the near end of an outline (P, 2), as a part of all of its width."""
+    x, y = outline.T.copy()
+    (left, top), (right, bottom) = (float(x.min()), float(y.min())), (float(x.max()), float(y.max()))
+    margin = 0.03 * (bottom - top)
+    end = x[y >= bottom - margin] if inverted else x[y <= top + margin]
+    return float(end.max() - end.min()) / max(1e-6, right - left)
 
 
 def _fan_parameters(fan: Fan) -> Mapping[str, float]:

@@ -44,38 +44,42 @@ def complete(shape: Shape, distance: Grey) -> Shape:
 def _deeper_fan(fan: Fan, distance: Grey) -> Fan:
     """The far arc where the last faint echo lies."""
     angle = fan.left + (fan.right - fan.left) * _ALONG
-    rays = np.stack([np.sin(angle), (-1.0 if fan.inverted else 1.0) * np.cos(angle)], 1)
-    apex = np.array([fan.apex_x, fan.apex_y])
+    rays = np.empty((len(angle), 2))
+    rays[:, 0], rays[:, 1] = np.sin(angle), (-1.0 if fan.inverted else 1.0) * np.cos(angle)
     most = _DEEPER * (fan.far - fan.near)
-    return replace(fan, far=fan.far + most * reach(apex + fan.far * rays, apex + (fan.far + most) * rays, distance))
+    more = most * reach(fan.far * rays + (fan.apex_x, fan.apex_y), most * rays, distance)
+    return replace(fan, far=fan.far + more) if more else fan
 
 
 def _deeper_slab(slab: Slab, distance: Grey) -> Slab:
     """The flat bottom where the last faint echo lies, its sides going on as they run."""
     height = slab.bottom - slab.top
     most = min(_DEEPER * height, distance.shape[0] - slab.bottom)
-    lean = np.array([slab.bottom_left - slab.top_left, slab.bottom_right - slab.top_right]) / max(1.0, height)
-    start = np.stack(
-        [slab.bottom_left + (slab.bottom_right - slab.bottom_left) * _ALONG, np.full_like(_ALONG, slab.bottom)], 1
-    )
-    across = lean[0] + (lean[1] - lean[0]) * _ALONG
-    more = most * reach(start, start + most * np.stack([across, np.ones_like(_ALONG)], 1), distance)
-    left, right = (lean * more).tolist()
+    left = (slab.bottom_left - slab.top_left) / max(1.0, height)
+    right = (slab.bottom_right - slab.top_right) / max(1.0, height)
+    start, way = np.empty((len(_ALONG), 2)), np.empty((len(_ALONG), 2))
+    start[:, 0], start[:, 1] = slab.bottom_left + (slab.bottom_right - slab.bottom_left) * _ALONG, slab.bottom
+    way[:, 0], way[:, 1] = most * (left + (right - left) * _ALONG), most
+    more = most * reach(start, way, distance)
     return replace(
-        slab, bottom=slab.bottom + more, bottom_left=slab.bottom_left + left, bottom_right=slab.bottom_right + right
+        slab,
+        bottom=slab.bottom + more,
+        bottom_left=slab.bottom_left + left * more,
+        bottom_right=slab.bottom_right + right * more,
     )
 
 
 def _wider(slab: Slab, distance: Grey) -> Slab:
     """The straight sides where the last faint echo lies."""
-    w = distance.shape[1]
-    depth = slab.top + (slab.bottom - slab.top) * _ALONG
     most = _WIDER * (slab.bottom_right - slab.bottom_left)
-    left = slab.top_left + (slab.bottom_left - slab.top_left) * _ALONG
-    right = slab.top_right + (slab.bottom_right - slab.top_right) * _ALONG
-    room_left, room_right = min(most, float(left.min())), min(most, w - float(right.max()))
-    less = room_left * reach(np.stack([left, depth], 1), np.stack([left - room_left, depth], 1), distance)
-    more = room_right * reach(np.stack([right, depth], 1), np.stack([right + room_right, depth], 1), distance)
+    room_left = min(most, slab.top_left, slab.bottom_left)
+    room_right = min(most, distance.shape[1] - max(slab.top_right, slab.bottom_right))
+    start, way = np.empty((len(_ALONG), 2)), np.zeros((len(_ALONG), 2))
+    start[:, 1] = slab.top + (slab.bottom - slab.top) * _ALONG
+    start[:, 0], way[:, 0] = slab.top_left + (slab.bottom_left - slab.top_left) * _ALONG, -room_left
+    less = room_left * reach(start, way, distance)
+    start[:, 0], way[:, 0] = slab.top_right + (slab.bottom_right - slab.top_right) * _ALONG, room_right
+    more = room_right * reach(start, way, distance)
     return replace(
         slab,
         top_left=slab.top_left - less,

@@ -11,7 +11,7 @@ from openus_data.cone.complete import complete
 from openus_data.cone.confidence import REGION_ONLY, confidence
 from openus_data.cone.consensus import settle
 from openus_data.cone.evidence import Evidence, gather
-from openus_data.cone.outline import box_polygon, join, make_cone, no_cone
+from openus_data.cone.outline import box_polygon, extent, join, make_cone, no_cone
 from openus_data.cone.panels import find_panels
 from openus_data.cone.profile import Mask
 from openus_data.cone.refine import refine
@@ -70,8 +70,9 @@ def _look(evidence: Evidence, boxes: Sequence[Box], seen: str) -> Cone:
 def _too_small(found: Found, evidence: Evidence) -> bool:
     """Whether this is a bar or a button rather than a scan area."""
     height, width = evidence.level.shape
-    extent = np.ptp(found.shape.outline(), axis=0)
-    return bool(found.score.area < _LEAST_PART * height * width or (extent < _LEAST_EXTENT * min(height, width)).any())
+    x0, y0, x1, y1 = extent(found.outline)
+    small: bool = min(x1 - x0, y1 - y0) < _LEAST_EXTENT * min(height, width)
+    return small or found.score.area < _LEAST_PART * height * width
 
 
 def _within(evidence: Evidence, box: Box, method: str) -> Cone:

@@ -32,7 +32,7 @@ _CONTRASTS = (16, 1)
 _COARSE_CELLS = 64
 _SOLID, _LEAST_FRAME = 0.9, 0.15
 _DARKER_TOLERANCE = 6
-_NEIGHBOURS = np.ones((3, 3), np.uint8)
+_NEIGHBOURS, _AREA, _BEFORE = np.ones((3, 3), np.uint8), np.ones((5, 5), np.uint8), np.ones((1, 5), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,10 +145,16 @@ def _frame_within(grey: Grey, off: Grey, step: int) -> Grey | None:
     """
     if cv2.countNonZero(off) < _SOLID * _LEAST_FRAME * off.size:
         return None
-    count, _, stats, _ = cv2.connectedComponentsWithStats(off, connectivity=4)
+    count, labels = cv2.connectedComponents(off, connectivity=4, ltype=cv2.CV_16U)
     if count < 2:
         return None
-    x, y, w, h, area = stats[1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())].tolist()
+    areas = np.bincount(labels.ravel())
+    areas[0] = 0
+    largest = int(areas.argmax())
+    area = int(areas[largest])
+    if area < _SOLID * _LEAST_FRAME * off.size:
+        return None
+    x, y, w, h = cv2.boundingRect((labels == largest).view(np.uint8))
     if area < _SOLID * w * h or w * h < _LEAST_FRAME * off.size:
         return None
     inside = grey[step * (y + 1) : step * (y + h - 1), step * (x + 1) : step * (x + w - 1)]
@@ -164,7 +170,7 @@ def _smoothed(grey: Grey) -> tuple[Grey, tuple[int, ...]]:
 
 def _is_noisy(grey: Grey) -> bool:
     """Whether few pixels along the rim of a frame (H, W) equal the next one, as those of a drawn background do."""
-    line = np.concatenate((grey[0], grey[-1], grey[:, 0], grey[:, -1]))
+    line = _line(grey, 0)
     return bool(np.count_nonzero(line[1:] == line[:-1]) < _EQUAL_SHARE * len(line))
 
 
@@ -179,13 +185,17 @@ def _header_level(grey: Grey) -> int | None:
 
 def _flat_rim(grey: Grey) -> Grey:
     """The pixels (N,) along the rim of a frame (H, W) that equal those within and beside to a level or two."""
-    line = np.concatenate((grey[0], grey[-1], grey[:, 0], grey[:, -1])).astype(np.int16)
-    inner = np.concatenate((grey[1], grey[-2], grey[:, 1], grey[:, -2]))
-    flat: NDArray[np.bool_] = np.abs(inner - line) <= _FLAT_TOLERANCE
-    for shift in (1, 2, 3, 4):
-        flat[shift:] &= np.abs(line[shift:] - line[:-shift]) <= _FLAT_TOLERANCE
-    rim: Grey = line[flat].astype(np.uint8)
+    line = _line(grey, 0)
+    beside, inner = line[None], _line(grey, 1)
+    high = np.maximum(cv2.dilate(beside, _BEFORE, anchor=(4, 0))[0], inner)
+    low = np.minimum(cv2.erode(beside, _BEFORE, anchor=(4, 0))[0], inner)
+    rim: Grey = line[np.maximum(high - line, line - low) <= _FLAT_TOLERANCE]
     return rim
+
+
+def _line(grey: Grey, depth: int) -> Grey:
+    """The first and the last row and column of a frame (H, W), or those `depth` pixels within, one after the other."""
+    return np.concatenate((grey[depth], grey[-1 - depth], grey[:, depth], grey[:, -1 - depth]))
 
 
 def _distance(grey: Grey, backgrounds: tuple[int, ...]) -> Grey:
@@ -225,9 +235,7 @@ def _shrink(picture: Grey, cols: int, rows: int) -> Grey:
 
 def _flat(plain: Grey) -> NDArray[np.bool_]:
     """Cells (h, w) that equal all their neighbours, over an area."""
-    kernel = _NEIGHBOURS
-    spread = cv2.morphologyEx(plain, cv2.MORPH_GRADIENT, kernel)
-    flat = cv2.morphologyEx((spread <= 1).view(np.uint8), cv2.MORPH_OPEN, kernel)
-    flat = cv2.dilate(flat, kernel)
-    cells: NDArray[np.bool_] = flat.view(np.bool_)
+    spread = cv2.morphologyEx(plain, cv2.MORPH_GRADIENT, _NEIGHBOURS)
+    middles = cv2.erode((spread <= 1).view(np.uint8), _NEIGHBOURS)
+    cells: NDArray[np.bool_] = cv2.dilate(middles, _AREA).view(np.bool_)
     return cells

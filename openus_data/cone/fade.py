@@ -7,11 +7,13 @@ stop at one depth, while words lie on a part of it, and the noise of lossy codin
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from openus_data.cone.evidence import Grey
 from openus_data.cone.outline import Polygon
-from openus_data.cone.sample import levels_at
+from openus_data.cone.sample import levels_along
 
 _FAINT = 12
 _SAMPLES, _STRETCHES = 128, 8
@@ -23,33 +25,29 @@ _BLOCKS, _LEAST_BLOCK = 40, 3
 _LEAST_SHARE, _LEAST_SPREAD = 0.01, 0.5
 
 
-def reach(start: Polygon, end: Polygon, distance: Grey) -> float:
+def reach(start: Polygon, way: Polygon, distance: Grey) -> float:
     """How much of the way from a border outward is crossed by faint echo, 0 to 1.
 
     Args:
         start: (128, 2) on the border, px.
-        end: (128, 2), as far out as echo may lie, px.
+        way: (128, 2) from there as far out as echo may lie, px; all about as long.
         distance: uint8 (H, W), 0 on the background.
 
     Returns:
         0 where echo is neither dark at the border nor falls towards it, or faint pixels go on as far as one looks.
     """
-    way = end - start
-    length = float(np.hypot(way[:, 0], way[:, 1]).mean())
+    length = math.hypot(*way[_SAMPLES // 2].tolist())
     count = int(length)
     if count < 2 * _LEAST_BLOCK:
         return 0.0
-    x, y = start.astype(np.float32).T[..., None]
-    way_x, way_y = way.astype(np.float32).T[..., None]
-    inward = _WITHIN_PX / np.float32(length)
-    within = levels_at(distance, x + way_x * inward, y + way_y * inward).mean(axis=0)
-    close, deep = float(within[_DEEP:].mean()), float(within[:_DEEP].mean())
-    if close > max(_DARK_MEAN, _FALL * deep):
+    within = levels_along(distance, start, way, _WITHIN_PX / np.float32(length)).sum(axis=0).tolist()
+    close, deep = sum(within[_DEEP:]) / (len(within) - _DEEP), sum(within[:_DEEP]) / _DEEP
+    if close > max(_DARK_MEAN * _SAMPLES, _FALL * deep):
         return 0.0
     block = max(_LEAST_BLOCK, count // _BLOCKS)
     count -= count % block
     outward = ((np.arange(count) + 0.5) / length).astype(np.float32)
-    levels = levels_at(distance, x + way_x * outward, y + way_y * outward)
+    levels = levels_along(distance, start, way, outward)
     faint = (levels > 0) & (levels <= _FAINT)
     share = faint.mean(axis=0)
     seen = faint.reshape(_STRETCHES, _SAMPLES // _STRETCHES, count // block, block).any(axis=(1, 3)).mean(axis=0)

@@ -9,10 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from openus_data.cone.profile import Line, Mask, Points, Profile, best_circle, best_level, best_lines, profile
-from openus_data.cone.shape import Bounds, Fan, Slab
+from openus_data.cone.outline import Bounds
+from openus_data.cone.profile import Line, Mask, Points, Profile, Reals, best_circle, best_level, best_lines, profile
+from openus_data.cone.shape import Fan, Slab
 
 _ANGLES = np.radians(np.concatenate([np.arange(-84.0, -2.9, 3.0), np.arange(-2.0, 2.1), np.arange(3.0, 35.0, 3.0)]))
+_NORMALS = np.stack((-np.cos(_ANGLES), np.sin(_ANGLES)), axis=1).astype(np.float32)
 _SLANTED, _SIDES = slice(0, 28), slice(11, 44)
 """Parts of the angles: of fans, and of slabs (51 degrees to the left to 33 to the right)."""
 _SIDE_LINES = tuple((which, part) for part in (_SLANTED, _SIDES) for which in (0, 1))
@@ -21,6 +23,7 @@ _CUT_SHARE, _CUT_CHORD = 0.12, 0.6
 _ARC_PART = 0.25
 _FAR_MARGIN, _NEAR_MARGIN = 0.03, 0.05
 _SAME = math.radians(0.5)
+_WIDEST = math.radians(85.0)
 
 
 _Pair = tuple[Line | None, Line | None]
@@ -28,18 +31,16 @@ _Pair = tuple[Line | None, Line | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """A mask (h, w) with at least one cell, as its border points, its robust box and its straight sides.
+    """A mask (h, w) with at least one cell, as its border points and its straight sides.
 
     Args:
         border: points.
-        box: robust sides.
         slanted: sides, left and right (mirrored), that may be those of a fan.
         upright: those that may be a slab's.
         fullness: part of the box that the mask has cells for.
     """
 
     border: Profile
-    box: Bounds
     slanted: _Pair
     upright: _Pair
     fullness: float
@@ -49,12 +50,11 @@ def trace(mask: Mask) -> Trace:
     """What the fits need to know of a mask."""
     border = profile(mask)
     right = _mirror(border.right, border.size[1])
-    lines = best_lines((border.left, right), _ANGLES, _SIDE_LINES)
-    box = _box(border)
+    lines = best_lines((border.left, right), _NORMALS, _SIDE_LINES)
+    box = border.box
     area = (box[2] - box[0]) * (box[3] - box[1])
     return Trace(
         border=border,
-        box=box,
         slanted=(lines[0], lines[1]),
         upright=(lines[2], lines[3]),
         fullness=cv2.countNonZero(mask.view(np.uint8)) / max(1.0, area),
@@ -67,70 +67,56 @@ def _flat_sides(border: Profile) -> _Pair:
     middle = top[:, 0].mean() if len(top) else 0.0
     before = top[:, 0] < middle
     left, right = (np.concatenate(pair) for pair in ((border.left, top[before]), (border.right, top[~before])))
-    lines = best_lines((left, _mirror(right, w)), _ANGLES[_SLANTED], _FLAT_LINES)
+    lines = best_lines((left, _mirror(right, w)), _NORMALS[_SLANTED], _FLAT_LINES)
     return lines[0], lines[1]
 
 
 def _mirror(points: Points, w: int) -> Points:
-    return points * (-1.0, 1.0) + (w, 0.0)
+    mirrored = points.copy()
+    mirrored[:, 0] = w - mirrored[:, 0]
+    return mirrored
 
 
 def slabs(traced: Trace) -> list[Slab]:
     """Slabs, in cells."""
     slab = _slab(traced)
-    return [_upright(traced.box)] if slab is None else [_upright(traced.box), slab]
+    return [_upright(traced.border.box)] if slab is None else [_upright(traced.border.box), slab]
 
 
 def arc_fans(traced: Trace) -> list[Fan]:
     """Fans whose centre is that of their far arc, for when the straight borders are dark or beyond the frame."""
     border = traced.border
-    points = np.concatenate([border.bottom, border.left, border.right])
-    circle = best_circle(points)
+    circle = best_circle(border.points[: border.ends[2]])
     if circle is None:
         return []
     h, w = border.size
     x, y, far = circle
-    away = np.concatenate([border.left, border.right, border.top]) - np.array([x, y])
+    away = border.points[border.ends[0] :] - np.array([x, y])
     radius, angle = np.hypot(away[:, 0], away[:, 1]), np.arctan2(away[:, 0], away[:, 1])
-    inner = angle[(radius < far - 2) & (radius > 0.15 * far)]
-    widest = math.radians(85.0)
-    left = min(widest, _side_angle(-inner[inner < 0], far) or widest)
-    right = min(widest, _side_angle(inner[inner > 0], far) or widest)
-    top = len(away) - len(border.top)
-    near = min(0.9 * far, _near_radius(radius[top:], angle[top:], -left, right))
+    inner = angle[(radius < far - 2) & (radius > 0.15 * far)] * (far / 2)
+    sides = (best_level(-inner[inner < 0], cost=2), best_level(inner[inner > 0], cost=2))
+    left, right = (min(_WIDEST, 2 / far * level if count >= 5 else _WIDEST) for level, count in sides)
+    top = border.ends[2] - border.ends[0]
+    radii = _inner(radius[top:], angle[top:], -left, right)
+    near = min(0.9 * far, _near_radius(radii, -left, right))
     frame = (0.0, 0.0, float(w), float(h))
     fan = Fan(apex_x=x, apex_y=y, left=-left, right=right, near=near, far=far, box=frame)
-    cut = _cut(fan, border, traced.box)
+    cut = _cut(fan, border, traced.border.box)
     return [fan] if cut == fan else [fan, cut]
 
 
-def _side_angle(angles: NDArray[np.float64], far: float) -> float:
-    """The angle on which most border points lie and few beyond, 0 where too few do."""
-    level, count = best_level(angles * far / 2)
-    return level * 2 / far if count >= 5 else 0.0
-
-
-def inverted_fans(mask: Mask) -> list[Fan]:
+def inverted_fans(traced: Trace) -> list[Fan]:
     """Fans with their apex below."""
-    traced = trace(np.ascontiguousarray(mask[::-1]))
-    return [_turned(fan, mask.shape[0]) for fan in (*fans(traced), *flat_fans(traced))]
+    border = traced.border.flipped()
+    h, w = border.size
+    slanted = best_lines((border.left, _mirror(border.right, w)), _NORMALS[_SLANTED], _FLAT_LINES)
+    turned = replace(traced, border=border, slanted=(slanted[0], slanted[1]))
+    return [_turned(fan, h) for fan in (*fans(turned), *flat_fans(turned))]
 
 
 def _turned(fan: Fan, h: int) -> Fan:
     x0, y0, x1, y1 = fan.box
     return replace(fan, apex_y=h - fan.apex_y, box=(x0, h - y1, x1, h - y0), inverted=True)
-
-
-def _box(border: Profile) -> Bounds:
-    """Robust sides: where many border points lie and few beyond; the rim of the frame where the mask reaches it."""
-    h, w = border.size
-    rows, cols = 0.25 * border.rows, 0.25 * border.cols
-    on_left, on_right, on_top, on_bottom = border.rim
-    left = 0.0 if on_left > rows else -best_level(-border.left[:, 0])[0]
-    right = float(w) if on_right > rows else best_level(border.right[:, 0])[0]
-    top = 0.0 if on_top > cols else -best_level(-border.top[:, 1])[0]
-    bottom = float(h) if on_bottom > cols else best_level(border.bottom[:, 1])[0]
-    return left, top, right or float(w), bottom or float(h)
 
 
 def _upright(box: Bounds) -> Slab:
@@ -143,7 +129,7 @@ def _slab(traced: Trace) -> Slab | None:
     left, right = traced.upright
     if left is None or right is None:
         return None
-    w, top, bottom = traced.border.size[1], traced.box[1], traced.box[3]
+    w, top, bottom = traced.border.size[1], traced.border.box[1], traced.border.box[3]
     return Slab(
         top_left=_x_at(left, top),
         top_right=w - _x_at(right, top),
@@ -189,7 +175,7 @@ def _between(traced: Trace, sides: _Pair) -> list[Fan]:
     near, far = _arcs(border, apex, lo, hi)
     frame = (0.0, 0.0, float(w), float(h))
     fan = Fan(apex_x=apex[0], apex_y=apex[1], left=lo, right=hi, near=near, far=far, box=frame)
-    cut = _cut(fan, border, traced.box)
+    cut = _cut(fan, border, traced.border.box)
     return [fan] if cut.box == frame else [fan, cut]
 
 
@@ -206,29 +192,34 @@ def _apex(left: Line, right: Line, w: int) -> tuple[float, float] | None:
 
 def _arcs(border: Profile, apex: tuple[float, float], lo: float, hi: float) -> tuple[float, float]:
     """Radii of the near and the far arc."""
-    outer = border.outer()
-    dx, dy = outer[:, 0] - apex[0], outer[:, 1] - apex[1]
+    dx, dy = border.points[:, 0] - apex[0], border.points[:, 1] - apex[1]
     radius, angle = np.hypot(dx, dy), np.arctan2(dx, dy)
-    top = len(outer) - len(border.top)
+    top = border.ends[2]
     r, a = radius[:top], angle[:top]
-    far, count = best_level(r[(a > lo + _FAR_MARGIN) & (a < hi - _FAR_MARGIN)], cost=1.0)
+    outer = r[(a > lo + _FAR_MARGIN) & (a < hi - _FAR_MARGIN)]
+    inner = _inner(radius[top:], angle[top:], lo, hi)
+    far, count = best_level(outer)
     if count < 5:
         h, w = border.size
         corners = (math.hypot(x - apex[0], h - apex[1]) for x in (0, w))
         far = float(max(*corners, radius.max(initial=0.0)))
-    near = _near_radius(radius[top:], angle[top:], lo, hi)
+    near = _near_radius(inner, lo, hi)
     return (near, far) if near < far else (0.0, far)
 
 
-def _near_radius(radius: NDArray[np.float64], angle: NDArray[np.float64], lo: float, hi: float) -> float:
+def _inner(radius: Reals, angle: Reals, lo: float, hi: float) -> Reals:
+    """Radii of the points of the top border, given by radius and angle (N,), well between the straight borders."""
+    return radius[(angle > lo + _NEAR_MARGIN) & (angle < hi - _NEAR_MARGIN)]
+
+
+def _near_radius(radii: Reals, lo: float, hi: float) -> float:
     """Radius of the near arc: where much of the top border lies, or where it starts if it follows no arc.
 
     Args:
-        radius, angle: of the points (N,) of the top border about the apex.
+        radii: of the points (N,) of the top border.
         lo, hi: angles of the straight borders.
     """
-    radii = radius[(angle > lo + _NEAR_MARGIN) & (angle < hi - _NEAR_MARGIN)]
-    level, count = best_level(-radii, cost=1.0)
+    level, count = best_level(-radii)
     near = max(0.0, -level)
     columns = near * (math.sin(min(hi, math.pi / 2)) - math.sin(max(lo, -math.pi / 2)))
     if count >= 4 and count >= _ARC_PART * columns:

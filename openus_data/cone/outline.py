@@ -18,6 +18,8 @@ from openus_data.records import Box, Cone, Geometry
 
 Polygon = NDArray[np.float64]
 """(P, 2) vertices x, y in pixels of the frame."""
+Bounds = tuple[float, float, float, float]
+"""(x0, y0, x1, y1), continuous."""
 _T = TypeVar("_T", bound=np.generic)
 
 
@@ -41,7 +43,7 @@ def raster(cone: Cone, height: int, width: int) -> NDArray[np.bool_]:
 def fill(mask: NDArray[np.uint8], polygon: Polygon) -> None:
     """Set to 1, in place, the pixels of a contiguous `mask` (H, W) whose centre lies inside `polygon` (P, 2)."""
     height, width = mask.shape
-    x, y = polygon[:, 0], polygon[:, 1]
+    x, y = polygon.T.copy()
     start = np.minimum(np.maximum(np.ceil(y - 0.5), 0), height).astype(np.intp)  # the first row below each vertex
     end = rolled(start)
     counts = np.abs(end - start)
@@ -51,18 +53,10 @@ def fill(mask: NDArray[np.uint8], polygon: Polygon) -> None:
     at = x[edge] + (row + 0.5 - y[edge]) * slope
     crossing = row * (width + 1) + np.minimum(np.maximum(np.ceil(at - 0.5), 0), width).astype(np.intp)
     crossing.sort()  # a closed line crosses every row an even time
-    row, left = np.divmod(crossing[::2], width + 1)
-    right = crossing[1::2] - row * (width + 1)
-    if not len(row):
-        return
-    spans = np.zeros((2, height, 1), np.int16 if width < 2**15 else np.int32)
-    spans[0, row[::-1], 0], spans[1, row[::-1], 0] = left[::-1], right[::-1]  # the first of a row stays
-    rows, x0, x1 = slice(int(row[0]), int(row[-1]) + 1), int(left.min()), int(right.max())
-    columns = np.arange(x0, x1, dtype=spans.dtype)
-    part = mask[rows, x0:x1].view(np.bool_)
-    part |= (columns >= spans[0, rows]) & (columns < spans[1, rows])
-    for number in (np.flatnonzero(row[1:] == row[:-1]) + 1).tolist():  # rows that are left and entered again
-        mask[row[number], left[number] : right[number]] = 1
+    row = crossing[::2] // (width + 1)
+    pixels, ones = mask.reshape(-1).data, memoryview(b"\1" * width)
+    for left, right in zip((crossing[::2] - row).tolist(), (crossing[1::2] - row).tolist(), strict=True):
+        pixels[left:right] = ones[: right - left]  # row by row is faster than what needs a second picture
 
 
 def clockwise(polygon: Polygon) -> Polygon:
@@ -85,7 +79,7 @@ def rolled(values: NDArray[_T], by: int = 1) -> NDArray[_T]:
 def clip_to_box(polygon: Polygon, box: Sequence[float]) -> Polygon:
     """The part (P', 2) of a polygon (P, 2) within (x0, y0, x1, y1); Sutherland and Hodgman's method, side by side."""
     x0, y0, x1, y1 = box
-    (left, top), (right, bottom) = polygon.min(axis=0).tolist(), polygon.max(axis=0).tolist()
+    left, top, right, bottom = extent(polygon)
     sides = ((0, x0, 1.0, left < x0), (0, x1, -1.0, right > x1), (1, y0, 1.0, top < y0), (1, y1, -1.0, bottom > y1))
     for axis, bound, sign, beyond in sides:
         if not beyond:
@@ -108,9 +102,15 @@ def clip_to_box(polygon: Polygon, box: Sequence[float]) -> Polygon:
     return polygon
 
 
+def extent(polygon: Polygon) -> Bounds:
+    """The least and the largest x and y (x0, y0, x1, y1) of vertices (P, 2)."""
+    x, y = polygon.T.copy()
+    return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+
+
 def box_of(polygon: Polygon, height: int, width: int) -> Box:
     """Half-open box (x0, y0, x1, y1) that holds a polygon (P, 2), cut at the frame."""
-    (left, top), (right, bottom) = polygon.min(axis=0).tolist(), polygon.max(axis=0).tolist()
+    left, top, right, bottom = extent(polygon)
     x0, y0 = max(0, math.floor(left + 1e-6)), max(0, math.floor(top + 1e-6))
     return x0, y0, min(width, max(x0, math.ceil(right - 1e-6))), min(height, max(y0, math.ceil(bottom - 1e-6)))
 

@@ -38,7 +38,14 @@ def find_panels(evidence: Evidence, single: Found, allowed: Mask | None = None) 
 
 
 def _fitted(masks: list[Mask]) -> list[Found]:
-    return [panel for panel in map(search_mask, masks) if panel is not None]
+    """The best shapes of some masks; none if one of them has no good one."""
+    found: list[Found] = []
+    for mask in masks:
+        panel = search_mask(mask)
+        if panel is None or panel.merit < _LEAST_MERIT:
+            return []
+        found.append(panel)
+    return found
 
 
 def _better(panels: list[Found], single: Found) -> bool:
@@ -46,28 +53,27 @@ def _better(panels: list[Found], single: Found) -> bool:
     merits = [panel.merit for panel in panels]
     left_out = sum(int((panel.mask & ~single.mask).sum()) for panel in panels)
     total = sum(int(panel.mask.sum()) for panel in panels)
-    if min(merits) < _LEAST_MERIT:
-        return False
     straight = min(merits) > _DOUBTFUL and all(isinstance(panel.shape, Slab) for panel in panels)
     return left_out > _LEFT_OUT * total or float(np.mean(merits)) > single.merit + (0.0 if straight else _GAIN)
 
 
 def _separate(parts: Parts, known: Mask) -> list[Mask]:
     """The part that is known best and those of like size and height beside it, left to right."""
-    if len(parts.order) < 2:
+    sizes = np.sort(parts.area[parts.order])
+    if len(sizes) < 2 or sizes[-2] <= _LEAST_AREA * sizes[-1]:
         return []
-    main = int(np.bincount(parts.labels[known], minlength=len(parts.area))[1:].argmax()) + 1
-    others = parts.order[parts.order != main]
-    x0, y0, x1, y1 = parts.box[main]
+    main = parts.part(int(np.bincount(parts.labels[known], minlength=len(parts.area))[1:].argmax()) + 1)
+    x0, y0, x1, y1 = main.box
     beside = [main]
-    for other in others[parts.area[others] > _LEAST_AREA * parts.area[main]]:
-        left, top, right, bottom = parts.box[other]
+    for label in parts.order[parts.area[parts.order] > _LEAST_AREA * main.area].tolist():
+        other = parts.part(label)
+        left, top, right, bottom = other.box
         shared = min(y1, bottom) - max(y0, top)
-        if (left >= x1 - 2 or right <= x0 + 2) and shared > _LEAST_OVERLAP * min(y1 - y0, bottom - top):
+        if (left >= x1 - 2 or right <= x0 + 2) and shared > _LEAST_OVERLAP * min(main.height, other.height):
             beside.append(other)
     if not 2 <= len(beside) <= _MOST_PANELS:
         return []
-    return [parts.mask(np.array([label])) for label in sorted(beside, key=lambda label: int(parts.box[label, 0]))]
+    return [parts.mask([part.label]) for part in sorted(beside, key=lambda part: part.box[0])]
 
 
 def _halves(mask: Mask) -> list[Mask]:

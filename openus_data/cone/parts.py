@@ -6,7 +6,7 @@ part as well. So several groups are proposed, each with a price for the parts th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -20,6 +20,29 @@ _OPEN = np.ones((3, 3), np.uint8)
 _LEAST_CELLS = 60
 _BESIDE_AREA = 0.2
 _WORD_TALL, _WORD_WIDE = 0.07, 0.7
+_LEAST_AREA, _LEAST_WIDTH = 0.08, 0.35
+"""Of a part that counts, either, as parts of those of the main one."""
+_LEAST_HEIGHT = 2
+"""Cells; `_OPEN` leaves no column of a part lower."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A connected part of a mask: its label, its area in cells, and its box."""
+
+    label: int
+    area: int
+    box: tuple[int, int, int, int]
+
+    @property
+    def width(self) -> int:
+        """Cells."""
+        return self.box[2] - self.box[0]
+
+    @property
+    def height(self) -> int:
+        """Cells."""
+        return self.box[3] - self.box[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,15 +50,13 @@ class Parts:
     """Parts of a mask (h, w), the main one first.
 
     Args:
-        labels: int32 (h, w), 0 where there is nothing.
+        labels: uint16 (h, w), 0 where there is nothing.
         order: labels of the parts, by weight.
-        box: (N, 4) of x0, y0, x1, y1 by label.
         area: (N,) cells by label.
     """
 
-    labels: NDArray[np.int32]
+    labels: NDArray[np.uint16]
     order: NDArray[np.intp]
-    box: NDArray[np.int64]
     area: NDArray[np.int64]
 
     @property
@@ -43,15 +64,16 @@ class Parts:
         """Cells of all parts."""
         return int(self.area[1:].sum())
 
-    def mask(self, chosen: NDArray[np.intp]) -> Mask:
+    def part(self, label: int) -> Part:
+        """That of a label."""
+        x, y, width, height = cv2.boundingRect((self.labels == label).view(np.uint8))
+        return Part(label=label, area=int(self.area[label]), box=(x, y, x + width, y + height))
+
+    def mask(self, chosen: Sequence[int]) -> Mask:
         """Cells of the chosen labels."""
-        cells: Mask
-        if len(chosen) == 1:  # which is several times as fast
-            cells = self.labels == chosen[0]
-            return cells
-        keep = np.zeros(len(self.area), np.bool_)
-        keep[chosen] = True
-        cells = keep[self.labels]
+        cells: Mask = self.labels == chosen[0]
+        for label in chosen[1:]:
+            cells |= self.labels == label
         return cells
 
 
@@ -69,66 +91,66 @@ def find_parts(evidence: Evidence, level: int, allowed: Mask | None = None) -> P
     if allowed is not None:
         echo &= allowed
     opened = cv2.morphologyEx(echo.view(np.uint8), cv2.MORPH_OPEN, _OPEN)
-    count, labels = cv2.connectedComponents(opened, connectivity=4)
+    count, found = cv2.connectedComponents(opened, connectivity=4, ltype=cv2.CV_16U)
     if count < 2:
         return None
-    area, box, middle = measure(opened, labels, count)
-    weight = area * (1.3 - 0.6 * middle / echo.shape[0])  # spectra and traces stand below
+    labels = np.asarray(found, np.uint16)
+    area, rows = measure(opened, labels, count)
+    weight = 1.3 * area - 0.6 / len(labels) * rows  # spectra and traces stand below
     if evidence.moving is not None:
         moves = np.bincount(labels.ravel(), weights=evidence.moving.ravel(), minlength=count)
         weight *= 0.2 + moves / np.maximum(area, 1)
-    order = 1 + np.argsort(-weight[1:], kind="stable")
+    weight[0] = -1
+    order = (-weight).argsort(kind="stable")[:-1]
     if area[order[0]] < _LEAST_CELLS:
         return None
-    return Parts(labels=np.asarray(labels, np.int32), order=order, box=box, area=area)
+    return Parts(labels=labels, order=order, area=area)
 
 
 def measure(
-    cells: NDArray[np.uint8], labels: NDArray[np.int32], count: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Area (N,), box (N, 4) and mean row (N,) by label, zero for the ground; OpenCV's statistics take three times this.
+    cells: NDArray[np.uint8], labels: NDArray[np.uint16], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Area (N,) and sum of rows (N,) by label, zero for the ground; OpenCV's statistics take several times this.
 
     Within a row cells that touch have one label, so runs are looked at rather than cells.
     """
-    h, w = cells.shape
-    padded = np.zeros((h, w + 2), np.uint8)
-    padded[:, 1:-1] = cells
-    flat = padded.ravel()
-    edge = np.flatnonzero(flat[1:] != flat[:-1])
-    row, left = np.divmod(edge[::2], w + 2)
-    right = edge[1::2] - row * (w + 2)
-    label = labels[row, left]
-    length = right - left
-    area = np.bincount(label, length, minlength=count)
-    middle = np.bincount(label, length * row, minlength=count) / np.maximum(area, 1)
-    order = np.argsort(label, kind="stable")
-    label, row = label[order], row[order]
-    first = np.searchsorted(label, np.arange(1, count + 1))
-    box = np.zeros((count, 4), np.int64)
-    box[1:, 0], box[1:, 1] = np.minimum.reduceat(left[order], first[:-1]), row[first[:-1]]
-    box[1:, 2], box[1:, 3] = np.maximum.reduceat(right[order], first[:-1]), row[first[1:] - 1] + 1
-    return area.astype(np.int64), box, middle
+    padded = cv2.copyMakeBorder(cells, 0, 0, 1, 1, cv2.BORDER_CONSTANT, value=(0,)).ravel()
+    edge = (padded[1:] != padded[:-1]).nonzero()[0]
+    start = edge[::2]
+    length = edge[1::2] - start
+    row = start // (cells.shape[1] + 2)
+    label = labels.ravel()[start - 2 * row]
+    area, rows = np.bincount(label, length, count), np.bincount(label, length * row, count)
+    return area.astype(np.int64), rows.astype(np.int64)
 
 
 def groups(parts: Parts) -> Iterator[Group]:
     """What may make one scan area: the main part with those above and below it, alone, and with those beside it."""
-    main, others = parts.order[0], parts.order[1:]
-    box, area = parts.box, parts.area
-    x0, y0, x1, y1 = box[main]
-    overlap = np.minimum(box[others, 2], x1) - np.maximum(box[others, 0], x0)
-    width = box[others, 2] - box[others, 0]
-    large = (width > 0.35 * (x1 - x0)) | (area[others] > 0.08 * area[main])
-    words = (box[others, 3] - box[others, 1] < _WORD_TALL * len(parts.labels)) & (width < _WORD_WIDE * (x1 - x0))
-    stacked = others[(overlap > 0.7 * width) & large & ~words]
-    yield Group(mask=parts.mask(np.append(stacked, main)), price=0.0)
-    if len(stacked):
-        slack = 0.03 * (x1 - x0)
-        aligned = (box[stacked, 0] >= x0 - slack) & (box[stacked, 2] <= x1 + slack)
-        taller = np.maximum(box[stacked, 3], y1) - np.minimum(box[stacked, 1], y0)
-        growth = np.minimum(1.0, taller / (y1 - y0) - 1)
-        price = float((growth * np.where(aligned, 0.6, 0.2)).max())
-        yield Group(mask=parts.mask(np.array([main])), price=price)
-    rows = np.minimum(box[others, 3], y1) - np.maximum(box[others, 1], y0)
-    beside = others[(rows > 0.5 * (box[others, 3] - box[others, 1])) & (area[others] > _BESIDE_AREA * area[main])]
-    if len(beside):
-        yield Group(mask=parts.mask(np.concatenate([beside, stacked, [main]])), price=0.0)
+    main = parts.part(int(parts.order[0]))
+    x0, y0, x1, y1 = main.box
+    least = min(_LEAST_WIDTH * _LEAST_HEIGHT * main.width, _LEAST_AREA * main.area)
+    others = [parts.part(label) for label in parts.order[1:][parts.area[parts.order[1:]] > least].tolist()]
+    large = [o for o in others if o.width > _LEAST_WIDTH * main.width or o.area > _LEAST_AREA * main.area]
+    stacked = [
+        other
+        for other in large
+        if min(other.box[2], x1) - max(other.box[0], x0) > 0.7 * other.width
+        and (other.height >= _WORD_TALL * len(parts.labels) or other.width >= _WORD_WIDE * main.width)
+    ]
+    above_and_below = [other.label for other in stacked]
+    yield Group(mask=parts.mask([main.label, *above_and_below]), price=0.0)
+    if stacked:
+        slack = 0.03 * main.width
+        price = 0.0
+        for other in stacked:
+            aligned = other.box[0] >= x0 - slack and other.box[2] <= x1 + slack
+            taller = max(other.box[3], y1) - min(other.box[1], y0)
+            price = max(price, min(1.0, taller / main.height - 1) * (0.6 if aligned else 0.2))
+        yield Group(mask=parts.mask([main.label]), price=price)
+    beside = [
+        other.label
+        for other in large
+        if min(other.box[3], y1) - max(other.box[1], y0) > 0.5 * other.height and other.area > _BESIDE_AREA * main.area
+    ]
+    if beside:
+        yield Group(mask=parts.mask([main.label, *{*above_and_below, *beside}]), price=0.0)

@@ -14,12 +14,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from openus_data.cone.outline import Bounds
+
 Mask = NDArray[np.bool_]
-Points = NDArray[np.float64]
+Reals = NDArray[np.float64]
+Reals32 = NDArray[np.float32]
+Points = Reals
 """(N, 2) of x, y in cells."""
 _BEYOND_COST = 2.0
-_RIM_CELLS = 1.0
+_MOST_ON_RIM = 0.25
 _LEAST_POINTS, _POINTS = 5, 100
+_SPREAD = np.arange(_POINTS)
 _NEAR, _MOST_TURN = 1.6, 0.15
 _FLATTEST = 4.0
 
@@ -29,70 +34,90 @@ class Profile:
     """Border points of a mask (h, w), those on the rim of the frame left out; x, y in cells.
 
     Args:
-        left, right: per row, the outermost cell borders.
-        top, bottom: per column.
+        points: (N, 2), the outermost cell borders: per column at the bottom, per row on the left and on the right, per
+            column at the top.
+        ends: where each of these four ends in `points`.
         size: (h, w).
-        rows, cols: rows and columns that have echo.
-        rim: rows whose echo reaches the left and the right rim, columns whose echo reaches the top and the bottom one.
+        box: robust sides.
     """
 
-    left: Points
-    right: Points
-    top: Points
-    bottom: Points
+    points: Points
+    ends: tuple[int, int, int, int]
     size: tuple[int, int]
-    rows: int
-    cols: int
-    rim: tuple[int, int, int, int]
+    box: Bounds
 
-    def outer(self) -> Points:
-        """All points (N, 2); those of the top come last."""
-        return np.concatenate((self.bottom, self.left, self.right, self.top))
+    @property
+    def bottom(self) -> Points:
+        """Per column."""
+        return self.points[: self.ends[0]]
+
+    @property
+    def left(self) -> Points:
+        """Per row."""
+        return self.points[self.ends[0] : self.ends[1]]
+
+    @property
+    def right(self) -> Points:
+        """Per row."""
+        return self.points[self.ends[1] : self.ends[2]]
+
+    @property
+    def top(self) -> Points:
+        """Per column."""
+        return self.points[self.ends[2] :]
+
+    def flipped(self) -> Profile:
+        """That of the mask upside down."""
+        h = self.size[0]
+        points = np.concatenate((self.top, self.points[self.ends[0] : self.ends[2]], self.bottom))
+        points[:, 1] = h - points[:, 1]
+        shift = len(self.top) - self.ends[0]
+        ends = (len(self.top), self.ends[1] + shift, self.ends[2] + shift, len(points))
+        x0, y0, x1, y1 = self.box
+        return Profile(points=points, ends=ends, size=self.size, box=(x0, h - y1, x1, h - y0))
 
 
 def profile(mask: Mask) -> Profile:
     """The border points of a mask that has at least one cell."""
     h, w = mask.shape
-    left, right, rows = _ends(mask)
-    top, bottom, cols = _ends(cv2.transpose(mask.view(np.uint8)).view(np.bool_))
-    points = (
-        _off_rim(left, rows, left >= _RIM_CELLS),
-        _off_rim(right, rows, right <= w - _RIM_CELLS),
-        _off_rim(cols, top, top >= _RIM_CELLS),
-        _off_rim(cols, bottom, bottom <= h - _RIM_CELLS),
-    )
-    on_rim = (
-        len(rows) - len(points[0]),
-        len(rows) - len(points[1]),
-        len(cols) - len(points[2]),
-        len(cols) - len(points[3]),
-    )
-    return Profile(
-        left=points[0],
-        right=points[1],
-        top=points[2],
-        bottom=points[3],
-        size=(h, w),
-        rows=len(rows),
-        cols=len(cols),
-        rim=on_rim,
-    )
+    cells = mask.view(np.uint8)
+    span = max(h, w) + 1
+    seen = np.zeros((4, span, span), np.uint8)  # from below, the left, the right, above
+    seen[3, :w, :h] = cv2.transpose(cells)
+    seen[1, :h, :w] = cells
+    seen[0, :w, :h] = cv2.flip(seen[3, :w, :h], 1)
+    seen[2, :h, :w] = cv2.flip(cells, 1)
+    depth = seen.view(np.bool_).argmax(axis=2)  # 0 where there is no echo as well
+    side, along = depth.nonzero()
+    inward = depth[side, along]
+    counts = np.bincount(side * span + inward, minlength=4 * span).reshape(4, span)
+    ends = counts.sum(axis=1).cumsum().tolist()
+    a, b, c, d = ends
+    points = np.empty((d, 2))
+    middle = along + 0.5
+    points[:a, 0], points[a:c, 1], points[c:, 0] = middle[:a], middle[a:c], middle[c:]
+    points[:a, 1], points[a:b, 0] = h - inward[:a], inward[a:b]
+    points[b:c, 0], points[c:, 1] = w - inward[b:c], inward[c:]
+    on_rim = [cv2.countNonZero(line) for line in (cells[-1], cells[:, 0], cells[:, -1], cells[0])]
+    bottom, left, right, top = _levels(counts, on_rim)
+    return Profile(points=points, ends=(a, b, c, d), size=(h, w), box=(left, top, w - right, h - bottom))
 
 
-def _ends(mask: Mask) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Start and end of the echo of each row that has some, and the middles of these rows."""
-    start = mask.argmax(axis=1)
-    rows = np.flatnonzero(mask[np.arange(len(mask)), start])
-    end = mask.shape[1] - mask[:, ::-1].argmax(axis=1)[rows]
-    middle = np.add(rows, 0.5, dtype=np.float64)
-    return start[rows].astype(np.float64), end.astype(np.float64), middle
+def _levels(counts: NDArray[np.intp], on_rim: Sequence[int]) -> list[float]:
+    """How far from each side of the frame many border points lie and few nearer to it; 0 where echo reaches the side.
 
-
-def _off_rim(x: NDArray[np.float64], y: NDArray[np.float64], keep: Mask) -> Points:
-    x, y = x[keep], y[keep]
-    points = np.empty((len(x), 2))
-    points[:, 0], points[:, 1] = x, y
-    return points
+    Args:
+        counts: (4, D), border points at each distance, 0 at a distance of 0.
+        on_rim: (4,), rows or columns whose echo reaches the side.
+    """
+    total = counts.cumsum(axis=1)
+    votes = total[:, 2:] - 3 * total[:, :-2]  # those at a distance and at the next, less twice those nearer
+    levels = []
+    for side, (best, rim) in enumerate(zip(votes.argmax(axis=1).tolist(), on_rim, strict=True)):
+        near, far = counts[side, best + 1 : best + 3].tolist()
+        reaches = rim > _MOST_ON_RIM * (rim + int(total[side, -1])) or near + far == 0
+        levels.append(0.0 if reaches else best + 1 + far / (near + far))
+    return levels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,15 +135,13 @@ class Line:
     count: float
 
 
-def best_lines(
-    sets: Sequence[Points], angles: NDArray[np.float64], ranges: Sequence[tuple[int, slice]]
-) -> list[Line | None]:
+def best_lines(sets: Sequence[Points], normals: Reals32, ranges: Sequence[tuple[int, slice]]) -> list[Line | None]:
     """The left borders with the most votes, refined by least squares; all are looked for together.
 
     Args:
         sets: points (N, 2) each.
-        angles: (A,) of all lines that are tried, radians.
-        ranges: for each line that is wanted, the number of its set and its part of `angles`.
+        normals: (A, 2), outward, of all lines that are tried.
+        ranges: for each line that is wanted, the number of its set and its part of `normals`.
 
     Returns:
         A line for each of `ranges`, None where its set has too few points.
@@ -126,77 +149,76 @@ def best_lines(
     enough = [len(points) >= _LEAST_POINTS for points in sets]
     if not any(enough):
         return [None] * len(ranges)
-    some = np.zeros((len(sets), 2, _POINTS))
+    some = np.zeros((len(sets), 2, _POINTS), np.float32)
     for number, points in enumerate(sets):
         if enough[number]:
-            some[number] = points[np.arange(_POINTS) * len(points) // _POINTS].T
-    votes, low = _votes(some, angles)
-    guesses = np.empty((len(ranges), 2))
-    for number, (which, part) in enumerate(ranges):
-        angle, level = divmod(int(votes[which, part].argmax()), votes.shape[2])
-        guesses[number] = angles[part][angle], low[which] + level + 1
+            some[number] = points[_SPREAD * len(points) // _POINTS].T
+    votes, low = _votes(some, normals)
+    width = votes.shape[2]
+    guesses = []
+    for which, part in ranges:
+        number, level = divmod(int(votes[which, part].argmax()), width)
+        guesses.append((*normals[part][number].tolist(), low[which] + level + 1))
     own = [which for which, _ in ranges]
-    lines = _refined(some[own], guesses, [len(sets[which]) / _POINTS for which in own])
+    lines = _refined(some[own], np.array(guesses), [len(sets[which]) / _POINTS for which in own])
     return [line if enough[which] else None for line, which in zip(lines, own, strict=True)]
 
 
-def _votes(some: NDArray[np.float64], angles: NDArray[np.float64]) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
-    """Votes (S, A, B) for the lines at each angle and offset, and the offsets (S,) of bin 0, for points (S, 2, N)."""
-    depth = (np.stack((-np.cos(angles), np.sin(angles)), axis=1) @ some).astype(np.float32)
-    low = depth.min(axis=(1, 2))
+def _votes(some: Reals32, normals: Reals32) -> tuple[NDArray[np.int32], list[float]]:
+    """Votes (S, A, B) for the lines of each normal and offset, and the offsets (S,) of bin 0, for points (S, 2, N)."""
+    depth = normals @ some
+    low = depth.reshape(len(some), -1).min(axis=1)
     depth -= low[:, None, None]
     bins = depth.astype(np.int32)
-    width, lines = int(bins.max()) + 3, len(some) * len(angles)
-    bins += np.arange(0, lines * width, width, dtype=np.int32).reshape(len(some), len(angles), 1)
-    hist = np.bincount(bins.ravel(), minlength=lines * width).astype(np.int16).reshape(len(some), len(angles), width)
-    # Points on the line, less twice those beyond; up to a constant, that is hist[b] + hist[b + 1] + 2 total[b + 1].
-    votes = hist.cumsum(axis=2, dtype=np.int16)[..., 1:]
-    votes *= np.int16(_BEYOND_COST)
-    votes += hist[..., :-1]
-    votes += hist[..., 1:]
-    return votes, low.astype(np.float64)
+    width, lines = int(bins.max()) + 3, len(some) * len(normals)
+    bins += np.arange(0, lines * width, width, dtype=np.int32).reshape(len(some), len(normals), 1)
+    counts = np.bincount(bins.ravel(), minlength=lines * width).astype(np.uint8).reshape(lines, width)
+    sums = cv2.integral(counts, sdepth=cv2.CV_32S)  # which sums rows in an eighth of the time of cumsum
+    before = sums[1:] - sums[:-1]  # of each line, the points below each bin
+    # On the line, less twice those beyond; up to a constant that is three times those up to it, less those below it.
+    votes = before[:, 2:] * np.int32(1 + _BEYOND_COST)
+    votes -= before[:, :-2]
+    return votes.reshape(len(some), len(normals), width - 1), low.tolist()
 
 
-def _refined(points: NDArray[np.float64], guesses: NDArray[np.float64], per_point: Sequence[float]) -> list[Line]:
-    """Lines (L, 2) of angle and offset, each moved onto those of its points (L, 2, N) that are near.
+def _refined(points: Reals32, guesses: Reals, per_point: Sequence[float]) -> list[Line]:
+    """Lines, each moved onto those of its points (L, 2, N) that are near.
 
-    Each of the points stands for `per_point` (L,) border points.
+    Args:
+        points: (L, 2, N).
+        guesses: (L, 3) of the outward normals and offsets.
+        per_point: (L,) border points that each of the points stands for.
     """
-    x, y = points[:, 0], points[:, 1]
-    angle, offset = guesses[:, 0], guesses[:, 1]
-    near = np.abs(_depth(x, y, angle) - offset[:, None]) <= _NEAR
-    count = near.sum(axis=1)
-    fresh_angle, fresh_offset = _least_squares(x, y, near, count)
-    better = (count >= 4) & (np.abs(fresh_angle - angle) <= _MOST_TURN)
-    angle, offset = np.where(better, fresh_angle, angle), np.where(better, fresh_offset, offset)
-    on = (np.abs(_depth(x, y, angle) - offset[:, None]) <= 1.2).sum(axis=1) * per_point
+    moments = np.empty((len(points), 5, points.shape[2]))
+    moments[:, :2] = points
+    x, y = moments[:, 0], moments[:, 1]
+    np.multiply(x, x, out=moments[:, 2])
+    np.multiply(y, y, out=moments[:, 3])
+    np.multiply(x, y, out=moments[:, 4])
+    near = np.abs(guesses[:, None, :2] @ moments[:, :2] - guesses[:, 2:, None]) <= _NEAR
+    sums = (moments @ near.transpose(0, 2, 1).astype(np.float64))[:, :, 0].tolist()
+    fresh = guesses.tolist()
+    for number, (count, (sx, sy, xx, yy, xy)) in enumerate(zip(near.sum(axis=(1, 2)).tolist(), sums, strict=True)):
+        if count < 4:
+            continue
+        mx, my = sx / count, sy / count
+        angle = 0.5 * math.atan2(2 * (xy / count - mx * my), (yy - xx) / count - my * my + mx * mx)
+        a, b, _ = fresh[number]
+        if abs(angle - math.atan2(b, -a)) <= _MOST_TURN:
+            a, b = -math.cos(angle), math.sin(angle)
+            fresh[number] = [a, b, a * mx + b * my]
+    lines = np.array(fresh)
+    on = np.count_nonzero(np.abs(lines[:, None, :2] @ moments[:, :2] - lines[:, 2:, None]) <= 1.2, axis=(1, 2))
     return [
-        Line(angle=a, offset=o, count=c) for a, o, c in zip(angle.tolist(), offset.tolist(), on.tolist(), strict=True)
+        Line(angle=math.atan2(b, -a), offset=offset, count=count * each)
+        for (a, b, offset), count, each in zip(fresh, on.tolist(), per_point, strict=True)
     ]
 
 
-def _depth(x: NDArray[np.float64], y: NDArray[np.float64], angle: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far outward points (L, N) lie, for lines at angles (L,)."""
-    depth: NDArray[np.float64] = y * np.sin(angle)[:, None] - x * np.cos(angle)[:, None]
-    return depth
-
-
-def _least_squares(
-    x: NDArray[np.float64], y: NDArray[np.float64], near: Mask, count: NDArray[np.intp]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Angles and offsets (L,) of the lines through the near points of (L, N)."""
-    share = near / np.maximum(1, count)[:, None]
-    cx, cy = np.einsum("ln,ln->l", x, share), np.einsum("ln,ln->l", y, share)
-    dx, dy = x - cx[:, None], y - cy[:, None]
-    across, upright, flat = (np.einsum("ln,ln,ln->l", a, b, share) for a, b in ((dx, dy), (dy, dy), (dx, dx)))
-    angle = 0.5 * np.arctan2(2 * across, upright - flat)
-    return angle, cy * np.sin(angle) - cx * np.cos(angle)
-
-
-def best_level(values: NDArray[np.float64], *, cost: float = _BEYOND_COST) -> tuple[float, int]:
+def best_level(values: Reals, *, cost: int = 1) -> tuple[float, int]:
     """The level with the most of `values` (N,) on it and few above; (level, number within a cell of it).
 
-    Used for the sides of a box and for arcs, whose radius is the value.
+    Used for arcs, whose radius is the value. (0.0, 0) for none.
     """
     if not len(values):
         return 0.0, 0
@@ -207,8 +229,6 @@ def best_level(values: NDArray[np.float64], *, cost: float = _BEYOND_COST) -> tu
     votes[1:] -= total[:-4]
     best = int(votes.argmax())
     inside = values[(bins >= best) & (bins <= best + 3)]
-    if not len(inside):
-        return float(low + best / 2 + 1), 0
     return float(inside.sum()) / len(inside), len(inside)
 
 
@@ -240,7 +260,7 @@ def best_circle(points: Points) -> tuple[float, float, float] | None:
     return (x, y, radius) if on >= 10 and radius < _FLATTEST * len(points) and y < points[:, 1].max() else None
 
 
-def _solve3(system: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[float, float, float] | None:
+def _solve3(system: Reals, target: Reals) -> tuple[float, float, float] | None:
     """Three unknowns by Cramer's rule, None where there is no one answer; numpy's way takes ten times as long."""
     (a, b, c), (d, e, f), (g, h, i) = system.tolist()
     p, q, r = target.tolist()

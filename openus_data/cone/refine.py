@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openus_data.cone.evidence import Grey
-from openus_data.cone.outline import Polygon
-from openus_data.cone.sample import levels_at
+from openus_data.cone.outline import Bounds, Polygon
+from openus_data.cone.sample import levels_along
 from openus_data.cone.shape import Fan, Shape, Slab
 
 _SAMPLES = 40
@@ -23,8 +23,7 @@ _SHARES = np.arange(1, _SAMPLES + 1) / (_SAMPLES + 1)
 _CLIP = np.uint8(14)
 _LEAST_STEP = 1.5
 _LEAST_LEAN = 0.015
-_LEAN, _LEAN_DAMP = np.stack([1 - _SHARES, _SHARES], 1), 0.5
-_SLAB_NORMALS = np.repeat(np.array([(-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0)]), _SAMPLES, axis=0)
+_LEFT, _RIGHT, _NEAR, _FAR = (slice(number * _SAMPLES, (number + 1) * _SAMPLES) for number in range(4))
 _Reals = NDArray[np.float64]
 _Steps = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Offsets outward in px (N,), and weights (N,)."""
@@ -38,16 +37,15 @@ def refine(shape: Shape, distance: Grey, reach_px: float) -> Shape:
         distance: uint8 (H, W), 0 on the background.
         reach_px: how far to look on either side.
     """
-    if isinstance(shape, Slab):
-        for reach in (reach_px, max(3.0, reach_px / 2)):
-            shape = _refine_slab(shape, distance, reach)
-        return shape
-    for reach in (reach_px, max(3.0, reach_px / 2)):
-        shape = _refine_fan(shape, distance, reach)
+    for reach, turns in ((reach_px, 1), (max(3.0, reach_px / 2), 2)):
+        if isinstance(shape, Slab):
+            shape = _refine_slab(shape, distance, reach, turns)
+        else:
+            shape = _refine_fan(shape, distance, reach, turns)
     return shape
 
 
-def steps(point: Polygon, normal: Polygon, distance: Grey, reach: float) -> _Steps:
+def steps(point: Polygon, normal: Polygon, distance: Grey, reach: float, within: Bounds) -> _Steps:
     """Where brightness falls to the background across an outline.
 
     Args:
@@ -55,49 +53,63 @@ def steps(point: Polygon, normal: Polygon, distance: Grey, reach: float) -> _Ste
         normal: (N, 2) outward.
         distance: uint8 (H, W).
         reach: px on either side.
+        within: points that lie elsewhere show nothing.
 
     Returns:
-        Offsets outward (N,) and weights (N,), zero where no step is seen or the point is on the rim.
+        Offsets outward (N,) and weights (N,), zero where no step is seen.
     """
-    h, w = distance.shape
     half = max(3, math.ceil(reach)) + 2
     offsets = np.arange(half, -half - 1, -1, dtype=np.float32)  # from outside inward, so that the outermost wins
-    start, way = point.astype(np.float32), normal.astype(np.float32)
-    level = levels_at(distance, start[:, :1] + way[:, :1] * offsets, start[:, 1:] + way[:, 1:] * offsets)
-    level = np.minimum(level, _CLIP)
+    level = np.minimum(levels_along(distance, point, normal, offsets), _CLIP)
     pair = (level[:, 1:] + level[:, :-1]).astype(np.float32)
     fall = pair[:, 2:] - np.float32(1.3) * pair[:, :-2]
     first = fall.argmax(axis=1)
-    size = fall[np.arange(len(fall)), first] / 2
-    offset = half - 1.5 - first
-    x, y = point.T
-    off_rim = (x > 1) & (y > 1) & (x < w - 1) & (y < h - 1)
-    weight = np.sqrt(np.maximum(size, 0)) * ((size >= _LEAST_STEP) & off_rim)
-    return offset, weight
+    size = fall[np.arange(len(fall)), first] * np.float32(0.5)
+    x0, y0, x1, y1 = within
+    middle, room = np.array([(x0 + x1) / 2, (y0 + y1) / 2]), np.array([(x1 - x0) / 2, (y1 - y0) / 2])
+    inside = np.abs(point - middle) < room
+    seen = (size >= _LEAST_STEP) & inside[:, 0] & inside[:, 1]
+    return half - 1.5 - first, np.sqrt(np.where(seen, size, 0.0))
 
 
-def _solve(design: _Reals, offset: _Reals, weight: _Reals, damp: _Reals) -> _Reals:
-    """Damped, weighted and reweighted least squares; the move (K,) of K numbers.
+def _solve(design: _Reals, offset: _Reals, weight: _Reals, damp: _Reals, turns: int) -> list[float]:
+    """Damped, weighted and reweighted least squares over four borders of N points; the move (K,) of K numbers.
 
-    The weights forget what is far from the rest, so that a dark stretch or a word at the border moves nothing.
+    The weights, found again `turns` times, forget what is far from the rest, so that a dark stretch or a word at the
+    border moves nothing.
     """
-    seen = np.flatnonzero(weight)
+    count = design.shape[1]
+    seen = weight.nonzero()[0]
     if not len(seen):
-        return np.zeros(design.shape[1])
-    design, weight = design[seen], weight[seen]
-    target = offset[seen].astype(np.float64)[:, None]
-    residual = target[:, 0] - _median(target[:, 0])
-    damping = np.diag(damp)
-    for _ in range(3):
+        return [0.0] * count
+    known = np.empty((len(seen), count + 1))
+    known[:, :count], known[:, count] = design[seen], offset[seen]
+    residual = known[:, count] - _medians(offset, weight)[seen]
+    design, target, weight = known[:, :count], known[:, count], weight[seen]
+    for _ in range(turns):
         spread = max(0.6, 1.5 * _median(np.abs(residual)))
-        weighted = design.T * (weight / (1 + (residual / spread) ** 2) ** 2)
-        move = cv2.solve(weighted @ design + damping, weighted @ target, flags=cv2.DECOMP_CHOLESKY)[1]
-        residual = (target - design @ move)[:, 0]
-    found: _Reals = move[:, 0].astype(np.float64, copy=False)
+        residual /= spread
+        residual *= residual
+        residual += 1
+        residual *= residual
+        system = (design.T * (weight / residual)) @ known
+        left, right = system[:, :count] + damp, system[:, count:]
+        move = cv2.solve(left, right, flags=cv2.DECOMP_CHOLESKY)[1][:, 0]
+        residual = target - design @ move
+    found: list[float] = move.tolist()
     return found
 
 
-def _median(values: NDArray[np.float64]) -> float:
+def _medians(offset: _Reals, weight: _Reals) -> _Reals:
+    """For each of the offsets (4 N,) along four borders the median of those seen along its own."""
+    ordered = np.where(weight > 0, offset, np.inf).reshape(4, _SAMPLES)
+    ordered.sort(axis=1)
+    middle = np.count_nonzero(weight.reshape(4, _SAMPLES), axis=1) // 2
+    medians: _Reals = ordered[np.arange(4), middle].repeat(_SAMPLES)
+    return medians
+
+
+def _median(values: _Reals) -> float:
     """Of (N,), N at least 1; np.median takes several times as long for so few."""
     half = len(values) // 2
     ordered = values.copy()
@@ -105,58 +117,48 @@ def _median(values: NDArray[np.float64]) -> float:
     return float(ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2)
 
 
-def _refine_fan(fan: Fan, distance: Grey, reach: float) -> Fan:
-    image = distance[::-1] if fan.inverted else distance
-    h = distance.shape[0]
-    ax, ay = fan.apex_x, (h - fan.apex_y if fan.inverted else fan.apex_y)
+def _refine_fan(fan: Fan, distance: Grey, reach: float, turns: int) -> Fan:
     x0, y0, x1, y1 = fan.box
-    if fan.inverted:
-        y0, y1 = h - y1, h - y0
+    point, design = _fan_border(fan)
     inner = (x0 + reach, y0 + reach, x1 - reach, y1 - reach)
-    apex = np.array([ax, ay])
-    point, design = _fan_border(fan, apex)
-    offset, weight = steps(point, design[:, :2], image, reach)
-    within = (point[:, 0] > inner[0]) & (point[:, 0] < inner[2]) & (point[:, 1] > inner[1]) & (point[:, 1] < inner[3])
-    weight = weight * within
-    scale = max(1.0, fan.far)
-    damp = np.array([0.02, 0.02, 0.02 * scale**2, 0.02 * scale**2, 0.5, 0.5])
-    move = np.clip(_solve(design, offset, weight, damp), -3 * reach, 3 * reach)
-    ax, ay = ax + move[0], ay + move[1]
-    left, right = fan.left + float(move[2]), fan.right + float(move[3])
+    offset, weight = steps(point, design[:, :2], distance, reach, inner)
+    turn = 0.02 * max(1.0, fan.far) ** 2
+    damp = np.diag((0.02, 0.02, turn, turn, 0.5, 0.5))
+    moves = (min(max(move, -3 * reach), 3 * reach) for move in _solve(design, offset, weight, damp, turns))
+    x, y, left, right, near, far = moves
     return Fan(
-        apex_x=float(ax),
-        apex_y=float(h - ay if fan.inverted else ay),
-        left=max(left, -math.pi * 0.95),
-        right=min(right, math.pi * 0.95),
-        near=max(0.0, fan.near + float(move[4])),
-        far=fan.far + float(move[5]),
+        apex_x=fan.apex_x + x,
+        apex_y=fan.apex_y + y,
+        left=max(fan.left + left, -math.pi * 0.95),
+        right=min(fan.right + right, math.pi * 0.95),
+        near=max(0.0, fan.near + near),
+        far=fan.far + far,
         box=_refine_box(fan, distance, reach),
         inverted=fan.inverted,
     )
 
 
-def _fan_border(fan: Fan, apex: _Reals) -> tuple[Polygon, _Reals]:
-    """Points (4 N, 2) on the left and right border, the near and far arc of an upright fan, and how they move outward.
+def _fan_border(fan: Fan) -> tuple[Polygon, _Reals]:
+    """Points (4 N, 2) on the left and right border, the near and far arc of a fan, and how they move outward.
 
     The moves (4 N, 6) are those for a step of the apex (which are the normals as well), of the two angles, of the two
     radii.
     """
-    n = _SAMPLES
-    point, design = np.empty((4 * n, 2)), np.zeros((4 * n, 6))
+    down = -1.0 if fan.inverted else 1.0
+    point, design = np.empty((4 * _SAMPLES, 2)), np.zeros((4 * _SAMPLES, 6))
     radius = fan.near + (fan.far - fan.near) * _SHARES
-    for number, (angle, side) in enumerate(((fan.left, -1.0), (fan.right, 1.0))):
-        here = slice(number * n, (number + 1) * n)
-        sin, cos = math.sin(angle), math.cos(angle)
+    for number, (here, angle, side) in enumerate(((_LEFT, fan.left, -1.0), (_RIGHT, fan.right, 1.0)), start=2):
+        sin, cos = math.sin(angle), down * math.cos(angle)
         point[here, 0], point[here, 1] = radius * sin, radius * cos
-        design[here, 0], design[here, 1], design[here, 2 + number] = side * cos, -side * sin, side * radius
+        design[here, 0], design[here, 1] = side * math.cos(angle), -side * down * sin
+        design[here, number] = side * radius
     angles = fan.left + (fan.right - fan.left) * _SHARES
-    rays = np.empty((n, 2))
-    rays[:, 0], rays[:, 1] = np.sin(angles), np.cos(angles)
-    for number, (r, side) in enumerate(((fan.near, -1.0), (fan.far, 1.0)), start=2):
-        here = slice(number * n, (number + 1) * n)
-        point[here] = r * rays
-        design[here, :2], design[here, 2 + number] = side * rays, side
-    point += apex
+    rays = np.empty((_SAMPLES, 2))
+    rays[:, 0], rays[:, 1] = np.sin(angles), down * np.cos(angles)
+    point[_NEAR], point[_FAR] = fan.near * rays, fan.far * rays
+    design[_NEAR, :2], design[_NEAR, 4] = -rays, -1
+    design[_FAR, :2], design[_FAR, 5] = rays, 1
+    point += (fan.apex_x, fan.apex_y)
     return point, design
 
 
@@ -185,7 +187,8 @@ def _shift(axis: int, level: float, along: NDArray[np.float64], sign: float, dis
     point[:, axis], point[:, 1 - axis] = level, along
     normal = np.zeros((len(along), 2))
     normal[:, axis] = sign
-    offset, weight = steps(point, normal, distance, reach)
+    h, w = distance.shape
+    offset, weight = steps(point, normal, distance, reach, (1, 1, w - 1, h - 1))
     return _weighted_median(offset, weight)
 
 
@@ -197,65 +200,49 @@ def _weighted_median(offset: NDArray[np.float64], weight: NDArray[np.float64]) -
     return float(offset[order[total.searchsorted(total[-1] / 2)]])
 
 
-def _refine_slab(slab: Slab, distance: Grey, reach: float) -> Slab:
+def _slab_moves() -> _Reals:
+    """How points (4 N,) on the left and right border, top and bottom of a slab move outward for a step of its numbers.
+
+    These are the upper and the lower end of the left border, of the right one, the top and the bottom.
+    """
+    design = np.zeros((4 * _SAMPLES, 6))
+    design[_LEFT, 0], design[_LEFT, 1] = 1 - _SHARES, _SHARES
+    design[_RIGHT, 2], design[_RIGHT, 3] = 1 - _SHARES, _SHARES
+    design[_NEAR, 4], design[_FAR, 5] = 1, 1
+    return design
+
+
+_SLAB_MOVES = _slab_moves()
+_SLAB_DAMP = np.diag((0.5, 0.5, 0.5, 0.5, 0.5, 0.5))
+_SLAB_NORMALS = np.array([(-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0)]).repeat(_SAMPLES, axis=0)
+
+
+def _refine_slab(slab: Slab, distance: Grey, reach: float, turns: int) -> Slab:
     """The slab on its edges; the sides are free to lean, top and bottom stay flat."""
-    n = _SAMPLES
-    point = np.empty((4, n, 2))
-    point[:2, :, 1] = slab.top + (slab.bottom - slab.top) * _SHARES
-    point[0, :, 0] = slab.top_left + (slab.bottom_left - slab.top_left) * _SHARES
-    point[1, :, 0] = slab.top_right + (slab.bottom_right - slab.top_right) * _SHARES
-    point[2:, :, 1] = np.array([[slab.top], [slab.bottom]])
-    point[2, :, 0] = slab.top_left + (slab.top_right - slab.top_left) * _SHARES
-    point[3, :, 0] = slab.bottom_left + (slab.bottom_right - slab.bottom_left) * _SHARES
-    offsets, weights = steps(point.reshape(-1, 2), _SLAB_NORMALS, distance, reach)
-    offset, weight = offsets.reshape(4, n), weights.reshape(4, n)
-    (left_above, left_below), (right_above, right_below) = _leaning(offset[:2], weight[:2]).tolist()
-    left = slab.top_left - left_above, slab.bottom_left - left_below
-    right = slab.top_right + right_above, slab.bottom_right + right_below
-    (top_left, bottom_left), (top_right, bottom_right) = _snapped(left, right, slab.bottom - slab.top)
+    h, w = distance.shape
+    x0, x1, x2, x3 = slab.top_left, slab.top_right, slab.bottom_left, slab.bottom_right
+    depth = slab.top + (slab.bottom - slab.top) * _SHARES
+    point = np.empty((4 * _SAMPLES, 2))
+    point[_LEFT, 0], point[_LEFT, 1] = x0 + (x2 - x0) * _SHARES, depth
+    point[_RIGHT, 0], point[_RIGHT, 1] = x1 + (x3 - x1) * _SHARES, depth
+    point[_NEAR, 0], point[_NEAR, 1] = x0 + (x1 - x0) * _SHARES, slab.top
+    point[_FAR, 0], point[_FAR, 1] = x2 + (x3 - x2) * _SHARES, slab.bottom
+    offset, weight = steps(point, _SLAB_NORMALS, distance, reach, (1, 1, w - 1, h - 1))
+    move = _solve(_SLAB_MOVES, offset, weight, _SLAB_DAMP, turns)
+    sides = (x0 - move[0], x2 - move[1]), (x1 + move[2], x3 + move[3])
+    (top_left, bottom_left), (top_right, bottom_right) = _snapped(*sides, slab.bottom - slab.top)
     return Slab(
         top_left=top_left,
         top_right=top_right,
         bottom_right=bottom_right,
         bottom_left=bottom_left,
-        top=slab.top - _weighted_median(offset[2], weight[2]),
-        bottom=slab.bottom + _weighted_median(offset[3], weight[3]),
+        top=slab.top - move[4],
+        bottom=slab.bottom + move[5],
     )
 
 
 _Side = tuple[float, float]
 """x at the top and at the bottom."""
-
-
-def _leaning(offset: _Reals, weight: _Reals) -> _Reals:
-    """How far outward the ends (2, 2) of both sides move, above and below, for offsets (2, N) seen along them.
-
-    The same least squares as `_solve` has, both sides at once, whose two unknowns need no matrices.
-    """
-    seen = weight > 0
-    count = seen.sum(axis=1)
-    residual = offset - _medians(offset, seen, count)
-    above, below = _LEAN.T
-    move = np.zeros((2, 2))
-    for _ in range(3):
-        spread = np.maximum(0.6, 1.5 * _medians(np.abs(residual), seen, count))
-        w = weight / (1 + (residual / spread) ** 2) ** 2
-        aa, ab, bb = w @ (above * above) + _LEAN_DAMP, w @ (above * below), w @ (below * below) + _LEAN_DAMP
-        ta, tb = (w * offset) @ above, (w * offset) @ below
-        det = aa * bb - ab * ab
-        move[:, 0], move[:, 1] = (ta * bb - tb * ab) / det, (tb * aa - ta * ab) / det
-        residual = offset - move @ _LEAN.T
-    move[count < 4] = 0.0
-    return move
-
-
-def _medians(values: _Reals, seen: NDArray[np.bool_], count: NDArray[np.intp]) -> _Reals:
-    """Medians (2, 1) of what is seen of (2, N)."""
-    ordered = np.where(seen, values, np.inf)
-    ordered.sort(axis=1)
-    both = np.array([0, 1])
-    middle = (ordered[both, (count - 1) // 2] + ordered[both, count // 2]) / 2
-    return np.where(count > 0, middle, 0.0)[:, None]
 
 
 def _snapped(left: _Side, right: _Side, height: float) -> tuple[_Side, _Side]:

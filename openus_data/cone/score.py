@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import cv2
 import numpy as np
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 
 from openus_data.cone.outline import Polygon
 from openus_data.cone.profile import Mask
+from openus_data.cone.sample import levels_at
 
-_STEP = 1.6
+_TURN = np.array([[-1.6], [1.6]], np.float32)
+"""From the way along an outline to the way inward, cells."""
 _SPACING = 1.5
 _SUB = 6
 _RIM_WORTH = 0.8
@@ -51,70 +54,65 @@ def scores(outlines: Sequence[Polygon], mask: Mask) -> list[Score]:
     """Judge clockwise outlines (P, 2), in cells, by a mask of echo (h, w); all in one pass."""
     echo = mask.view(np.uint8)
     total = cv2.countNonZero(echo)
-    walks = _walk(outlines, mask)
-    return [
-        _score(*_area(outline, echo), total, counts) for outline, counts in zip(outlines, walks.tolist(), strict=True)
-    ]
+    points = np.concatenate(outlines)
+    ends = list(accumulate(len(outline) for outline in outlines))
+    fixed = ((points - 0.5) * (1 << _SUB)).round().astype(np.int32)
+    areas = [_area(fixed[end - len(outline) : end], echo) for outline, end in zip(outlines, ends, strict=True)]
+    return [_score(*area, total, counts) for area, counts in zip(areas, _walk(points, ends, echo), strict=True)]
 
 
-def _area(outline: Polygon, echo: NDArray[np.uint8]) -> tuple[int, int]:
-    """Cells within an outline, and those of them that are echo."""
+def _area(polygon: NDArray[np.int32], echo: NDArray[np.uint8]) -> tuple[int, int]:
+    """Cells within a polygon (P, 2) in parts of a cell, and those of them that are echo."""
     inside = np.zeros(echo.shape, np.uint8)
-    cv2.fillPoly(inside, [((outline - 0.5) * (1 << _SUB)).round().astype(np.int32)], 1, cv2.LINE_8, _SUB)
-    area = max(1, cv2.countNonZero(inside))
-    return area, cv2.countNonZero(cv2.bitwise_and(inside, echo))
+    cv2.fillPoly(inside, [polygon], 1, cv2.LINE_8, _SUB)
+    return max(1, cv2.countNonZero(inside)), cv2.countNonZero(inside & echo)
 
 
 def _score(area: int, both: int, total: int, counts: list[int]) -> Score:
-    points, within, off, echo_off, breached = counts
-    n = max(1, off)
+    """Of the points along an outline, counted by `_walk`, and the cells within it."""
+    rim, off = sum(counts[:4]), sum(counts[4:])
+    n, points = max(1, off), rim + off
     return Score(
-        support=(echo_off - breached) / n,
-        breach=breached / n,
+        support=counts[5] / n,
+        breach=counts[7] / n,
         rim=1 - n / points,
-        rim_echo=(within - echo_off) / points,
+        rim_echo=(counts[1] + counts[3]) / points,
         cover=both / area,
         spill=min(1.0, (total - both) / area),
         area=area,
     )
 
 
-def _walk(outlines: Sequence[Polygon], mask: Mask) -> NDArray[np.intp]:
-    """Counts (K, 5) along K clockwise outlines, at points about a cell and a half apart.
+def _walk(points: Polygon, ends: Sequence[int], echo: NDArray[np.uint8]) -> list[list[int]]:
+    """Counts (K, 8) along K clockwise outlines, which end in the vertices (N, 2) at `ends` (K,).
 
-    Points; those with echo within; those off the rim; those off the rim with echo within; of these those with echo
-    beyond as well.
+    Counted are points about a cell and a half apart, by what is true of them: 1 echo within, 2 echo beyond, 4 off the
+    rim; a point of which all three are is counted in column 7.
     """
-    h, w = mask.shape
-    sizes = [len(outline) for outline in outlines]
-    lasts = np.array(sizes).cumsum() - 1
-    firsts = lasts + 1 - sizes
-    x, y = np.concatenate(outlines).T.copy()
-    along_x, along_y = np.empty_like(x), np.empty_like(y)
-    for values, along in ((x, along_x), (y, along_y)):
-        along[:-1] = values[1:] - values[:-1]
-        along[lasts] = values[firsts] - values[lasts]
-    length = np.maximum(np.hypot(along_x, along_y), 1e-9)
-    counts = np.maximum(1, (length / _SPACING).astype(np.intp))
-    ends = counts.cumsum()
-    which = np.arange(len(x)).repeat(counts)
-    share = (np.arange(len(which)) - (ends - counts - 0.5)[which]) / counts[which]
-    in_x, in_y = (along_y * (-_STEP / length))[which], (along_x * (_STEP / length))[which]
-    x, y = x[which] + along_x[which] * share, y[which] + along_y[which] * share
-    off_rim = (x > 1) & (x < w - 1) & (y > 1) & (y < h - 1)
-    within, beyond = _at(mask, x + in_x, y + in_y), _at(mask, x - in_x, y - in_y)
-    seen = within & off_rim
-    table = np.empty((5, len(which)), np.int32)
-    table[0] = 1
-    table[1], table[2], table[3], table[4] = within, off_rim, seen, seen & beyond
-    sums: NDArray[np.intp] = np.add.reduceat(table, (ends - counts)[firsts], axis=1).T
-    return sums
-
-
-def _at(mask: Mask, x: NDArray[np.float64], y: NDArray[np.float64]) -> Mask:
-    """The mask (h, w) at points (N,), those outside moved to its rim."""
-    h, w = mask.shape
-    column = np.minimum(np.maximum(x, 0), w - 1).astype(np.intp)
-    row = np.minimum(np.maximum(y, 0), h - 1).astype(np.intp)
-    found: Mask = mask[row, column]
-    return found
+    h, w = echo.shape
+    n = len(points)
+    after = np.arange(1, n + 1)
+    for first, end in zip((0, *ends), ends, strict=False):
+        after[end - 1] = first
+    table = np.empty((8, n), np.float32)  # of each side: start, way, way inward, number of its first point, a step
+    start, way, inward = table[:2], table[2:4], table[4:6]
+    start[:] = points.T
+    np.subtract(start.take(after, axis=1), start, out=way)
+    length = np.maximum(np.hypot(way[0], way[1]), 1e-9)
+    counts = np.maximum((length / _SPACING).astype(np.intp), 1)
+    stops = counts.cumsum()
+    np.multiply(way[::-1], _TURN / length, out=inward)
+    table[6] = stops - counts
+    np.divide(1, counts, out=table[7])
+    each = table.take(np.arange(n).repeat(counts), axis=1)
+    at, inward = each[:2], each[4:6]
+    at += each[2:4] * ((np.arange(0.5, each.shape[1], dtype=np.float32) - each[6]) * each[7])
+    middle = np.array([[w / 2], [h / 2]], np.float32)
+    off_rim = np.abs(at - middle) < middle - 1
+    seen = np.empty((2, 2, each.shape[1]), np.float32)
+    np.add(at, inward, out=seen[:, 0])
+    np.subtract(at, inward, out=seen[:, 1])
+    within, beyond = levels_at(echo, seen[0], seen[1], border=cv2.BORDER_REPLICATE)
+    code = within | beyond << 1 | (off_rim[0] & off_rim[1]).view(np.uint8) << 2
+    last = [0, *stops[np.array(ends) - 1].tolist()]
+    return [np.bincount(code[first:end], minlength=8).tolist() for first, end in pairwise(last)]

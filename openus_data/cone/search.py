@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -11,6 +11,7 @@ import numpy as np
 
 from openus_data.cone.evidence import Evidence
 from openus_data.cone.fit import Trace, arc_fans, fans, flat_fans, inverted_fans, slabs, trace
+from openus_data.cone.outline import Polygon
 from openus_data.cone.parts import Parts, find_parts, groups
 from openus_data.cone.profile import Mask
 from openus_data.cone.score import Score, scores
@@ -35,6 +36,7 @@ class Found:
     """A shape in cells with its score, and the mask of echo, of some parts at a level, that it was found in."""
 
     shape: Shape
+    outline: Polygon
     score: Score
     merit: float
     mask: Mask
@@ -107,22 +109,20 @@ def search_mask(mask: Mask) -> Found | None:
     if best is None or best.merit < _GOOD:
         best = _better(best, judge(arc_fans(traced), mask))
     if best is None or best.merit < _POOR:
-        best = _better(best, judge(inverted_fans(mask), mask))
+        best = _better(best, judge(inverted_fans(traced), mask))
     return best
 
 
 def _common(traced: Trace, mask: Mask) -> Found | None:
     """The best of slabs and upright fans."""
-    shapes: list[Shape] = [*slabs(traced)]
-    if traced.fullness > _BOXY:
-        best = judge(shapes, mask)
-        if best is not None and best.merit >= EXCELLENT:
-            return best
-        best = _better(best, judge(fans(traced), mask))
-    else:
-        best = judge([*shapes, *fans(traced)], mask)
-    if best is None or best.merit < _VERY_GOOD:
-        best = _better(best, judge(flat_fans(traced), mask))
+    ways: tuple[Callable[[Trace], Sequence[Shape]], ...] = (slabs, fans, flat_fans)
+    if traced.fullness <= _BOXY:
+        ways = (fans, slabs, flat_fans)
+    best: Found | None = None
+    for way, enough in zip(ways, (EXCELLENT, _VERY_GOOD, math.inf), strict=True):
+        best = _better(best, judge(way(traced), mask))
+        if best is not None and best.merit >= enough:
+            break
     return best
 
 
@@ -146,12 +146,16 @@ def _better(one: Found | None, other: Found | None) -> Found | None:
 def judge(shapes: Sequence[Shape], mask: Mask) -> Found | None:
     """The best of some candidates, judged together; None where none has an area."""
     drawn = [(shape, outline) for shape, outline in ((s, s.outline()) for s in shapes) if len(outline) >= 3]
-    best: Found | None = None
-    if drawn:
-        for (shape, _), points in zip(drawn, scores([outline for _, outline in drawn], mask), strict=True):
-            merit = points.total + _AREA_BONUS * math.log2(points.area / mask.size) + prior(shape)
-            best = _better(best, Found(shape=shape, score=points, merit=merit, mask=mask))
-    return best
+    if not drawn:
+        return None
+    points = scores([outline for _, outline in drawn], mask)
+    merits = [
+        score.total + _AREA_BONUS * math.log2(score.area / mask.size) + prior(shape)
+        for (shape, _), score in zip(drawn, points, strict=True)
+    ]
+    best = merits.index(max(merits))
+    shape, outline = drawn[best]
+    return Found(shape=shape, outline=outline, score=points[best], merit=merits[best], mask=mask)
 
 
 def prior(shape: Shape) -> float:

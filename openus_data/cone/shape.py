@@ -12,11 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from openus_data.cone.outline import Polygon, clip_to_box
+from openus_data.cone.outline import Bounds, Polygon, clip_to_box
 
 _ARC_STEP = math.radians(3.0)
-Bounds = tuple[float, float, float, float]
-"""(x0, y0, x1, y1), continuous."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

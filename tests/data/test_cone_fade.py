@@ -13,7 +13,7 @@ from openus_data.phantom import phantom
 Grey = NDArray[np.uint8]
 ALONG = 60 + 280 * (np.arange(128) + 0.5) / 128
 START = np.stack([ALONG, np.full(128, 150.0)], 1)
-END = START + np.array([0.0, 140.0])
+WAY = np.full((128, 2), (0.0, 140.0))
 
 
 def picture(*, inside: int, faint_to: int) -> Grey:
@@ -27,26 +27,26 @@ def picture(*, inside: int, faint_to: int) -> Grey:
 
 
 def test_scattered_pixels_along_a_dark_border_are_echo_down_to_the_last_of_them() -> None:
-    found = 140 * reach(START, END, picture(inside=2, faint_to=220))
+    found = 140 * reach(START, WAY, picture(inside=2, faint_to=220))
     assert abs(found - 70) <= 2
 
 
 def test_nothing_beyond_a_border_moves_nothing() -> None:
-    assert reach(START, END, picture(inside=2, faint_to=150)) == 0.0
+    assert reach(START, WAY, picture(inside=2, faint_to=150)) == 0.0
 
 
 def test_a_bright_border_is_the_scanners_own() -> None:
-    assert reach(START, END, picture(inside=90, faint_to=220)) == 0.0
+    assert reach(START, WAY, picture(inside=90, faint_to=220)) == 0.0
 
 
 def test_noise_without_an_end_is_no_echo() -> None:
-    assert reach(START, END, picture(inside=2, faint_to=300)) == 0.0
+    assert reach(START, WAY, picture(inside=2, faint_to=300)) == 0.0
 
 
 def test_words_below_a_dark_border_are_no_echo() -> None:
     frame = picture(inside=2, faint_to=150)
     cv2.putText(frame, "9.0 cm", (70, 190), cv2.FONT_HERSHEY_SIMPLEX, 0.6, 10, 1, cv2.LINE_AA)
-    assert reach(START, END, frame) == 0.0
+    assert reach(START, WAY, frame) == 0.0
 
 
 def test_the_faint_depth_of_an_attenuated_linear_array_is_kept() -> None:
