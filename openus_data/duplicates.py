@@ -31,6 +31,7 @@ THUMBNAIL_PX: Final = 32
 HASH_BYTES: Final = 32
 _KEPT: Final = 16  # lowest frequencies on each axis
 _BLOCK: Final = 4096
+_HASHED_AT_ONCE: Final = 256
 _TABLES: Final = 32
 _WINDOW: Final = 6
 _STRETCH: Final = 1 << 16
@@ -127,9 +128,7 @@ def group(thumbnails: Thumbnails, settings: DuplicateSettings | None = None) -> 
     if len(labels) < 2:
         return labels
     views = _views(settings)
-    hashes = np.empty((len(views) * len(labels), HASH_BYTES), np.uint8)
-    for number, view in enumerate(views):
-        _view_hashes(thumbnails, view, hashes[number * len(labels) : (number + 1) * len(labels)])
+    hashes = _view_hashes(thumbnails, views)
     for first, second in _close_pairs(hashes, len(thumbnails), settings.most_distance, labels):
         alike = _verified(thumbnails, views, first, second, settings.least_correlation)
         join(labels, first[alike] % len(thumbnails), second[alike] % len(thumbnails))
@@ -182,6 +181,9 @@ _BLUR: Final = _blur()
 _MIXED: Final = np.random.default_rng(0).permutation(8 * HASH_BYTES)
 """Spreads neighbouring coefficients, which fail together, over the bytes that the tables are sorted by."""
 
+_WHOLE: Final = 64 * np.eye(THUMBNAIL_PX)
+"""Rows or columns as they are, on the scale of a view's."""
+
 _View = tuple[_Floats, _Floats] | None
 """How a view takes a thumbnail's rows and columns, (32, 32) each, rows summing to 64; None: as it is."""
 
@@ -226,18 +228,37 @@ def _seen(thumbs: Thumbnails, view: _View) -> Thumbnails:
 
 def _hashes(thumbs: Thumbnails) -> NDArray[np.uint8]:
     """(N, 32) bytes of thumbnails (N, 32, 32)."""
-    waves = (_COSINES @ thumbs.astype(np.float64) @ _COSINES.T).reshape(len(thumbs), -1)  # below 2^53: exact
-    middle = (waves.shape[1] - 1) // 2
-    bits = waves > np.partition(waves[:, 1:], middle, axis=1)[:, middle, None]
-    return np.packbits(bits, axis=1)
+    return np.packbits(_signs(_COSINES @ thumbs.astype(np.float64) @ _COSINES.T), axis=1)
 
 
-def _view_hashes(thumbs: Thumbnails, view: _View, mixed: NDArray[np.uint8]) -> None:
-    """Fill (N, 32) bytes, the bits mixed; block by block, so that memory stays flat."""
-    for start in range(0, len(thumbs), _BLOCK):
-        plain = _hashes(_seen(thumbs[start : start + _BLOCK], view))
-        mixed[start : start + _BLOCK] = np.packbits(np.unpackbits(plain, axis=1)[:, _MIXED], axis=1)
-        _let_go(thumbs)
+def _signs(waves: _Floats) -> NDArray[np.bool_]:
+    """(N, 256): which of the lowest coefficients (N, 16, 16) lie above the median of all but the first."""
+    flat = waves.reshape(len(waves), -1)
+    middle = (flat.shape[1] - 1) // 2
+    return flat > np.partition(flat[:, 1:], middle, axis=1)[:, middle, None]
+
+
+def _view_hashes(thumbs: Thumbnails, views: tuple[_View, ...]) -> NDArray[np.uint8]:
+    """(views * N, 32) bytes, the bits mixed; block by block, so that memory stays flat.
+
+    A view is linear, so that view and cosines are one product, and views that take the rows alike share half of it.
+    """
+    mixed = np.empty((len(views), len(thumbs), HASH_BYTES), np.uint8)
+    shared: dict[bytes, tuple[_Floats, list[tuple[int, _Floats]]]] = {}
+    for number, view in enumerate(views):
+        rows, columns = view or (_WHOLE, _WHOLE)
+        shared.setdefault(rows.tobytes(), (_COSINES @ rows, []))[1].append((number, (_COSINES @ columns).T.copy()))
+    for start in range(0, len(thumbs), _HASHED_AT_ONCE):
+        levels = thumbs[start : start + _HASHED_AT_ONCE].astype(np.float64)
+        for rows, pairs in shared.values():
+            half = (rows @ levels).reshape(-1, THUMBNAIL_PX)
+            for number, columns in pairs:  # below 2^50: exact
+                signs = _signs((half @ columns).reshape(len(levels), _KEPT, _KEPT))
+                mixed[number, start : start + len(levels)] = np.packbits(np.take(signs, _MIXED, axis=1), axis=1)
+        if start % _BLOCK == 0:
+            _let_go(thumbs)
+    _let_go(thumbs)
+    return mixed.reshape(-1, HASH_BYTES)
 
 
 def _let_go(thumbs: Thumbnails) -> None:
@@ -259,28 +280,40 @@ def _close_pairs(
         order = _sorted_by(hashes, table)
         for start in range(0, len(order), _STRETCH):
             part = order[start : start + _STRETCH + _WINDOW]
-            words = hashes[part].view(np.uint64)
+            words = np.ascontiguousarray(hashes[part].view(np.uint64).T)
+            plain = np.flatnonzero(part < count)
             for step in range(1, min(_WINDOW, len(part) - 1) + 1):
-                first, second = part[:-step][:_STRETCH], part[step:][:_STRETCH]
-                near = np.flatnonzero((first < count) | (second < count))
-                near = near[labels[first[near] % count] != labels[second[near] % count]]
+                before = plain[plain >= step] - step  # the plain one comes second, and the other is none
+                near = np.concatenate([plain, before[part[before] >= count]])
+                near = near[near < min(_STRETCH, len(part) - step)]
+                near = near[_distances(words[:2], near, step) <= most_distance]  # half of a hash rules out nearly all
                 near = near[_distances(words, near, step) <= most_distance]
-                if len(near):
-                    yield first[near], second[near]
+                first, second = part[near], part[near + step]
+                apart = labels[first % count] != labels[second % count]
+                if apart.any():
+                    yield first[apart], second[apart]
 
 
 def _sorted_by(hashes: NDArray[np.uint8], table: int) -> NDArray[np.int64]:
-    """Order of the entries by eight of their bytes, another sequence for each table."""
+    """Order of the entries by six of their bytes or less, another sequence for each table.
+
+    Each key ends in the entry's number: keys differ, so that the quickest way of sorting gives one order everywhere.
+    """
     sequence = np.random.default_rng(table).permutation(HASH_BYTES)
     lead = (np.flatnonzero(sequence == table % HASH_BYTES)[0]).item()
     sequence[[0, lead]] = sequence[[lead, 0]]  # each byte leads in one table, so that every bit is used
     keys = np.ascontiguousarray(hashes[:, sequence[:8]]).view(">u8").ravel().astype(np.uint64)
-    return np.argsort(keys, kind="stable").astype(np.int64)
+    low = np.uint64((1 << max(16, len(keys).bit_length())) - 1)
+    keys = np.sort((keys & ~low) | np.arange(len(keys), dtype=np.uint64))
+    return (keys & low).astype(np.int64)
 
 
 def _distances(words: NDArray[np.uint64], near: NDArray[np.int64], step: int) -> NDArray[np.int64]:
-    """Hamming distance of rows `near` and `near + step` of words (N, 4)."""
-    return np.asarray(np.bitwise_count(words[near] ^ words[near + step]).sum(axis=1), dtype=np.int64)
+    """Hamming distance of columns `near` and `near + step` of words (W, N)."""
+    bits = np.zeros(len(near), np.int64)
+    for row in words:
+        bits += np.bitwise_count(row[near] ^ row[near + step])
+    return bits
 
 
 def _verified(
