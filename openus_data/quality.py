@@ -37,6 +37,8 @@ _FEW_LEVELS: Final = 16
 _SMALL_CONE_PART: Final = 0.15
 _TEXT_PART: Final = 0.05
 _SAMPLED_PX: Final = 1 << 14
+_LEVELS: Final = np.arange(256.0)
+_SQUARES: Final = _LEVELS**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +123,8 @@ def _histogram(pixels: Pixels, inside: NDArray[np.bool_] | None) -> NDArray[np.f
 
 def _level_flags(counts: NDArray[np.float64], settings: QualitySettings) -> set[str]:
     total = counts.sum()
-    steps = np.arange(256)
-    mean = float(counts @ steps) / total
-    deviation = float(counts @ (steps - mean) ** 2 / total) ** 0.5
+    mean = float(counts @ _LEVELS / total)
+    deviation = max(0.0, float(counts @ _SQUARES / total) - mean**2) ** 0.5
     checks = {
         "blank": deviation < settings.least_contrast,
         "dark": mean < _DARK_MEAN,

@@ -55,7 +55,7 @@ def filled(pixels: Pixels, boxes: Sequence[Box], inside: NDArray[np.bool_] | Non
         boxes: half-open boxes of text.
         inside: the scan area, bool (H, W); the black outside it is neither filled nor looked at. None: all is inside.
     """
-    out = np.ascontiguousarray(pixels).copy()
+    out = pixels.copy()
     holes = text_mask(out, boxes)
     for box in boxes:
         window = _window(box, out.shape, _SURROUNDINGS_PX)

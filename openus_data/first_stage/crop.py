@@ -93,8 +93,7 @@ def plan_crops(
 
 def on_grid(cone: Cone) -> Cone:
     """The same scan area with its vertices in 64ths of a pixel, which float32 and JSON hold alike, in few digits."""
-    points = np.round(np.asarray(cone.polygon, np.float64).reshape(-1, 2) * _PARTS) / _PARTS
-    polygon = tuple((x, y) for x, y in points.tolist())
+    polygon = tuple((round(x * _PARTS) / _PARTS, round(y * _PARTS) / _PARTS) for x, y in cone.polygon)
     return replace(cone, polygon=polygon, panels=tuple(on_grid(panel) for panel in cone.panels))
 
 
