@@ -25,8 +25,8 @@ _MOSTLY: Final = 0.55
 _SOFT: Final = np.ones((3, 3), np.uint8)
 _GROWN: Final = np.ones((5, 5), np.uint8)
 _SURROUNDINGS_PX: Final = 24
-_COARSEST: Final = 5
-"""Level of the pyramid that smooth values are taken from where nothing nearer is known: a Gaussian of about 19 px."""
+_COARSEST: Final = 4
+"""Level of the pyramid that smooth values are taken from where nothing nearer is known: a Gaussian of about 9 px."""
 _ENOUGH: Final = 0.15
 """A level counts in full where this part of what it covers is known."""
 _GRAIN_PX: Final = 2.0
@@ -209,8 +209,14 @@ def _smooth(values: _Floats, known: NDArray[np.uint8]) -> _Floats:
 def _best_step(hole: NDArray[np.uint8], known: NDArray[np.uint8]) -> int:
     """How many rows further up (positive) or down most of a hole's grain is known."""
     step = int(cv2.boundingRect(hole)[3]) + 2
-    choices = (step, -step, step // 2, -(step // 2))
-    return max(choices, key=lambda s: cv2.countNonZero(hole & _moved(known, s)))
+    best, most, size = step, -1, cv2.countNonZero(hole)
+    for choice in (step, -step, step // 2, -(step // 2)):
+        found = cv2.countNonZero(hole & _moved(known, choice))
+        if found > most:
+            best, most = choice, found
+        if found == size:
+            break
+    return best
 
 
 def _moved(rows: NDArray[Any], step: int) -> NDArray[Any]:
