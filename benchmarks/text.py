@@ -36,6 +36,7 @@ from text_scenes import (
 from openus_data.deid.burned_in import find_text, find_text_in_clip, remove_text
 from openus_data.deid.text_gate import Trees
 from openus_data.errors import MissingExtra
+from openus_data.executor.worker import hold_memory
 from openus_data.phantom import phantom
 from openus_data.records import Box, TextBox
 
@@ -213,6 +214,7 @@ def main() -> None:
     parser.add_argument("--packaged", action="store_true")
     options = parser.parse_args()
     cv2.setNumThreads(1)
+    hold_memory()  # as the workers of `build` and `deid` do
     real = real_pictures()
     real = [scaled(p, min(1.0, 800 / max(p.inside.shape))) for p in real[:: max(1, len(real) // options.pictures)]]
     shown = list(scenes(real, options.each, seed=77))

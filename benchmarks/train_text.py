@@ -40,10 +40,10 @@ from openus_data.deid.text_gate import MODEL, Trees, chances
 from openus_data.deid.text_lines import Lines, candidate_lines
 from openus_data.deid.text_strokes import relief
 
-DEPTH, TREES, RATE, FOLDS = 4, 100, 0.12, 4
-VARIANTS, WORDS_EACH = 4, 5
+DEPTH, TREES, RATE, FOLDS = 4, 120, 0.12, 4
+VARIANTS, PHANTOMS, WORDS_EACH = 8, 120, 5
 TRAINING_CAPS_PX = (8, 12, 6, 20, 9, 15, 7, 10, 18, 8, 12, 24)
-FLOW_SHARE = 0.2
+FLOW_SHARE = 0.4
 
 
 class Shown(NamedTuple):
@@ -101,7 +101,7 @@ def examples(
     fonts: Fonts = TRAINING_FONTS,
     caps: tuple[int, ...] = TRAINING_CAPS_PX,
     variants: int = VARIANTS,
-    count_of_phantoms: int = 60,
+    count_of_phantoms: int = PHANTOMS,
 ) -> Examples:
     """Candidates with their truth."""
     rng = np.random.default_rng(seed)

@@ -22,7 +22,7 @@ from openus_data.deid.text_features import FEATURES
 MODEL: Final = "text_gate.json"
 _FIRST: Final = 20
 """Trees that every line walks; the others are for those that still may be text after them."""
-_HOPELESS: Final = -4.3
+_HOPELESS: Final = -4.2
 """Log-odds after the first trees at which a line is given up."""
 
 
@@ -60,18 +60,14 @@ def chances(features: NDArray[np.float64], trees: Trees | None = None) -> NDArra
 
 def _walked(features: NDArray[np.float32], trees: Trees, first: int, last: int) -> NDArray[np.float64]:
     """Sum of the leaves that some of the trees lead each row to, (N,)."""
-    inner = trees.feature.shape[1]
-    split, threshold = trees.feature[first:last].ravel(), trees.threshold[first:last].ravel()
     row = np.arange(len(features))[:, None] * features.shape[1]
-    tree = np.arange(last - first) * inner
+    at = np.arange(last - first)[None]
     values = features.ravel()
-    node = np.zeros((len(features), last - first), np.int64)
-    for _ in range(inner.bit_length()):
-        at = tree + node
-        node = 2 * node + 1 + (values.take(row + split.take(at)) > threshold.take(at))
-    return np.asarray(
-        trees.leaf[first:last].ravel().take(node - inner + np.arange(last - first) * (inner + 1)).sum(axis=1)
-    )
+    for level in range(trees.leaf.shape[1].bit_length() - 1):
+        nodes = np.s_[first:last, 2**level - 1 : 2 ** (level + 1) - 1]
+        split, threshold = trees.feature[nodes].ravel(), trees.threshold[nodes].ravel()
+        at = 2 * at + (values.take(row + split.take(at)) > threshold.take(at))
+    return np.asarray(trees.leaf[first:last].ravel().take(at).sum(axis=1))
 
 
 @cache

@@ -8,7 +8,7 @@ local contrast of speckle finds faint words on calm ground, two absolute ones fi
 would join with bright speckle. Dark words on a light ground are looked for in the inverted picture, and coloured ones,
 which are hardly brighter than light tissue, in the picture of how coloured each pixel is.
 
-Each pass over a whole picture is one of OpenCV's on bytes: the gate has a few milliseconds.
+Each pass over a whole picture is one on bytes, and what is found is kept as places: the gate has a few milliseconds.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from openus_data.deid.text_runs import Ints
 from openus_data.records import Pixels
 
 STROKE_PX: Final = 9
 """Side of the top-hat's square: thicker than any stroke of a letter, thinner than a layer of tissue."""
 LIGHT_GROUND: Final = 110
 """Level from which a ground is light enough for dark words."""
+_COLOUR: Final = 50
+"""Brightest less darkest channel from which a pixel has a colour; JPEG gives grey ones a little."""
 USUAL_STEP: Final = 4
 """`Relief.usual` is this much smaller than the picture."""
 _SQUARE: Final = np.ones((STROKE_PX, STROKE_PX), np.uint8)
@@ -36,11 +39,14 @@ class _Threshold(NamedTuple):
     factor: float
 
 
-_BRIGHT: Final = (_Threshold(40, 2.5), _Threshold(75, 0.0), _Threshold(120, 0.0))
-_COLOURED: Final = _Threshold(70, 0.0)
+_BRIGHT: Final = _Threshold(50, 2.5)
+_BRIGHTER: Final = (75, 120)
+_COLOURED: Final = 70
 _DARK_ON_LIGHT: Final = _Threshold(70, 4.0)
 _FEW: Final = 20
-"""Fewer dark pixels than the shortest word has are not looked at."""
+"""Fewer dark or coloured pixels than the shortest word has are not looked at."""
+_LIGHT_PX: Final = 100
+"""Fewer light pixels than around the shortest dark word are no ground for one."""
 
 
 class Relief(NamedTuple):
@@ -50,7 +56,7 @@ class Relief(NamedTuple):
         level: brightest channel, uint8 (H, W).
         tophat: how far it rises above anything as wide as `STROKE_PX`, uint8 (H, W).
         usual: mean of the top-hat around, uint8, smaller by `USUAL_STEP`.
-        chroma: brightest less darkest channel, uint8 (H, W); None for grey.
+        chroma: brightest less darkest channel, 0 outside, uint8 (H, W); None for grey.
         outside: 255 where nobody looks, else 0, uint8 (H, W); None where all is looked at. Nothing stands out there.
     """
 
@@ -66,12 +72,12 @@ class Strokes(NamedTuple):
 
     Args:
         picture: what it was held against: the picture, the inverted one, or the colour of one.
-        mask: bool (H, W); None without any.
+        at: row times width plus column of each pixel, rising, int (P,).
         is_dark: whether they are darker than their ground.
     """
 
     picture: Relief
-    mask: NDArray[np.bool_] | None
+    at: Ints
     is_dark: bool = False
 
 
@@ -83,9 +89,20 @@ def relief(pixels: Pixels, inside: NDArray[np.bool_] | None = None) -> Relief:
     outside = None if inside is None else np.asarray(cv2.compare(inside.view(np.uint8), 0, cv2.CMP_EQ), np.uint8)
     if pixels.ndim == 2:
         return _relief_of(np.ascontiguousarray(pixels), None, outside)
-    red, green, blue = cv2.split(pixels)
+    planes = list(np.empty((3, *pixels.shape[:2]), np.uint8))  # OpenCV's own take six times as long
+    red, green, blue = cv2.split(pixels, planes)
     level = cv2.max(cv2.max(red, green), blue)
-    return _relief_of(level, cv2.subtract(level, cv2.min(cv2.min(red, green), blue)), outside)
+    return _relief_of(level, _chroma(level, cv2.min(cv2.min(red, green), blue), outside), outside)
+
+
+def _chroma(
+    level: NDArray[np.uint8], darkest: NDArray[np.uint8], outside: NDArray[np.uint8] | None
+) -> NDArray[np.uint8] | None:
+    """How coloured each pixel is, 0 outside; None where nothing is."""
+    chroma = cv2.subtract(level, darkest, dst=darkest)
+    if outside is not None:
+        cv2.subtract(chroma, outside, dst=chroma)
+    return np.asarray(chroma) if chroma.max(initial=0) >= _COLOUR else None
 
 
 def stroke_families(picture: Relief) -> list[Strokes]:
@@ -94,8 +111,7 @@ def stroke_families(picture: Relief) -> list[Strokes]:
     Args:
         picture: of `relief`.
     """
-    found = [Strokes(picture, _stands_out(picture, threshold)) for threshold in _BRIGHT]
-    return [*found, _dark_strokes(picture), _coloured_strokes(picture)]
+    return [*_bright_strokes(picture), _dark_strokes(picture), _coloured_strokes(picture)]
 
 
 def _relief_of(level: NDArray[np.uint8], chroma: NDArray[np.uint8] | None, outside: NDArray[np.uint8] | None) -> Relief:
@@ -120,49 +136,56 @@ def _usual(tophat: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.blur(cv2.resize(tophat, small, interpolation=cv2.INTER_LINEAR), _AROUND))
 
 
-def looked_up(usual: NDArray[np.uint8], row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.uint8]:
+def looked_up(usual: NDArray[np.uint8], row: Ints, column: Ints) -> NDArray[np.uint8]:
     """`Relief.usual` at pixels of the picture."""
     rows = np.minimum(row // USUAL_STEP, usual.shape[0] - 1)
     columns = np.minimum(column // USUAL_STEP, usual.shape[1] - 1)
     return np.asarray(usual.ravel()[rows * usual.shape[1] + columns])
 
 
-def _stands_out(picture: Relief, threshold: _Threshold) -> NDArray[np.bool_]:
-    if not threshold.factor:
-        return picture.tophat > threshold.least
+def _bright_strokes(picture: Relief) -> list[Strokes]:
+    """Strokes by each threshold: one look at the picture finds those of the lowest."""
+    bright, brightest = _BRIGHTER
+    least = _least(picture)
+    at = np.flatnonzero(picture.tophat > cv2.min(least, bright))
+    stands_out = picture.tophat.ravel()[at]
+    kept = (stands_out > least.ravel()[at], stands_out > bright, stands_out > brightest)
+    return [Strokes(picture, at[mine]) for mine in kept]
+
+
+def _least(picture: Relief) -> NDArray[np.uint8]:
+    """What a bright stroke stands out by at least, uint8 (H, W)."""
     height, width = picture.level.shape
-    least = cv2.max(cv2.convertScaleAbs(picture.usual, None, threshold.factor), threshold.least)
-    wide = cv2.resize(least, (width, len(least)), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(picture.tophat > wide[np.minimum(np.arange(height) // USUAL_STEP, len(least) - 1)])
+    small = cv2.max(cv2.convertScaleAbs(picture.usual, None, _BRIGHT.factor), _BRIGHT.least)
+    wide = cv2.resize(small, (width, len(small)), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(wide[np.minimum(np.arange(height) // USUAL_STEP, len(small) - 1)], np.uint8)
 
 
 def _dark_strokes(bright: Relief) -> Strokes:
     """The inverted picture and its strokes, where a light ground is there for dark words to stand on."""
+    if np.count_nonzero(bright.level > LIGHT_GROUND) < _LIGHT_PX:
+        return _no_strokes(bright)
     level = cv2.bitwise_not(bright.level)
     tophat = _tophat(level, bright.outside)
-    mask = tophat > _DARK_ON_LIGHT.least
-    at = np.flatnonzero(mask)
-    stands_out = tophat.ravel()[at]
-    is_light = level.ravel()[at] - stands_out < 255 - LIGHT_GROUND
-    if np.count_nonzero(is_light) < _FEW:
+    at = np.flatnonzero(tophat > _DARK_ON_LIGHT.least)
+    at = at[level.ravel()[at] - tophat.ravel()[at] < 255 - LIGHT_GROUND]
+    if len(at) < _FEW:
         return _no_strokes(bright)
     usual = _usual(tophat)
-    around = looked_up(usual, at // level.shape[1], at % level.shape[1])
-    mask.ravel()[at[~is_light | (stands_out <= _DARK_ON_LIGHT.factor * around)]] = False
-    return Strokes(Relief(level, tophat, usual, bright.chroma, bright.outside), mask, is_dark=True)
+    row = at // level.shape[1]
+    around = looked_up(usual, row, at - row * level.shape[1])
+    at = at[tophat.ravel()[at] > _DARK_ON_LIGHT.factor * around]
+    return Strokes(Relief(level, tophat, usual, bright.chroma, bright.outside), at, is_dark=True)
 
 
 def _coloured_strokes(bright: Relief) -> Strokes:
     if bright.chroma is None:
         return _no_strokes(bright)
-    coloured = cv2.compare(bright.chroma, _COLOURED.least, cv2.CMP_GT)
-    if bright.outside is not None:
-        cv2.subtract(coloured, bright.outside, dst=coloured)
-    if cv2.countNonZero(coloured) < _FEW:
+    if np.count_nonzero(bright.chroma > _COLOURED) < _FEW:
         return _no_strokes(bright)
     colour = _relief_of(bright.chroma, bright.chroma, bright.outside)
-    return Strokes(colour, _stands_out(colour, _COLOURED))
+    return Strokes(colour, np.flatnonzero(colour.tophat > _COLOURED))
 
 
 def _no_strokes(picture: Relief) -> Strokes:
-    return Strokes(picture, None)
+    return Strokes(picture, np.zeros(0, np.int64))

@@ -37,8 +37,7 @@ def jpeg(pixels: NDArray[np.uint8], quality: int = 75) -> NDArray[np.uint8]:
 
 def patches_of(pixels: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     chroma = relief(pixels).chroma
-    assert chroma is not None
-    return flow_patches(chroma)
+    return None if chroma is None else flow_patches(chroma)
 
 
 @pytest.mark.parametrize("is_compressed", [False, True])
@@ -60,8 +59,19 @@ def test_a_block_of_coloured_lines_is_no_flow(scale: float) -> None:
 
 
 def test_grey_tissue_has_no_colour() -> None:
-    assert patches_of(tissue()) is None
+    assert relief(tissue()).chroma is None
     assert broad_colour(np.zeros((1, 1), np.uint8)) is None
+
+
+def test_colour_outside_the_scan_area_does_not_count() -> None:
+    shown, inside = flowing(tissue()), np.ones((480, 640), bool)
+    whole = relief(shown, inside).chroma
+    assert whole is not None and whole[150:350, 150:450].mean() > 60
+    inside[:, 150:] = False
+    assert relief(shown, inside).chroma is None
+    inside[300:, 150:] = True
+    part = relief(shown, inside).chroma
+    assert part is not None and np.array_equal(part[300:], whole[300:]) and not part[:300].any()
 
 
 @pytest.mark.parametrize("is_compressed", [False, True])

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from openus_data.deid.text_features import FEATURES
-from openus_data.deid.text_lines import Lines, _runs, candidate_lines
+from openus_data.deid.text_lines import Lines, candidate_lines
+from openus_data.deid.text_runs import joined, runs_of
 from openus_data.deid.text_strokes import relief, stroke_families
 
 H, W = 120, 240
@@ -59,22 +60,32 @@ def test_no_family_sees_what_lies_outside() -> None:
     pixels = np.repeat(np.maximum(word((20, 40)), word((20, 90)))[..., None], 3, axis=2)
     inside = np.zeros((H, W), bool)
     inside[60:] = True
-    seen = [strokes.mask for strokes in stroke_families(relief(pixels, inside)) if strokes.mask is not None]
-    assert not any(mask[:60].any() for mask in seen) and any(mask[60:].any() for mask in seen)
+    rows = np.concatenate([strokes.at for strokes in stroke_families(relief(pixels, inside))]) // W
+    assert len(rows) and rows.min() >= 60
     assert all(box[1] >= 60 for box in lines_of(pixels, inside).boxes)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.floats(0.02, 0.9))
-def test_runs_are_the_strokes_and_those_that_touch_have_one_letter(seed: int, share: float) -> None:
-    mask = np.zeros((21, 31), np.uint8)
-    mask[:-1, 1:] = np.random.default_rng(seed).random((20, 30)) < share
-    runs, count = _runs(mask)
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.02, 1.0), st.integers(1, 30))
+def test_runs_are_the_strokes_and_those_that_touch_have_one_letter(seed: int, share: float, width: int) -> None:
+    mask = np.random.default_rng(seed).random((20, width)) < share
+    runs = runs_of(np.flatnonzero(mask), width)
+    group, count = joined(runs, width)
     drawn = np.zeros(mask.shape, np.int64)
-    for y, x0, x1, letter in zip(*runs, strict=True):
-        drawn[y, x0:x1] = letter
-    expected, labels = cv2.connectedComponents(mask, connectivity=8)
-    assert count == expected and np.array_equal(drawn, labels)
+    for y, x0, x1, letter in zip(*runs, group, strict=True):
+        drawn[y, x0:x1] = letter + 1
+    expected, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    pairs = np.unique(np.stack([drawn.ravel(), labels.ravel()]), axis=1)
+    assert np.array_equal(drawn > 0, mask) and count == expected - 1 == pairs.shape[1] - 1 * (not mask.all())
+
+
+def test_ends_that_meet_far_down_share_one_letter() -> None:
+    comb = np.zeros((40, 81), bool)
+    comb[:-1, ::2] = True
+    comb[-1] = comb[0, :40] = True
+    for mask in (comb, comb[::-1]):
+        _, count = joined(runs_of(np.flatnonzero(mask), 81), 81)
+        assert count == 1
 
 
 def test_dots_are_no_letters() -> None:
