@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+T = TypeVar("T")
 Pixels = NDArray[np.uint8]
 """uint8, (H, W) for grey or (H, W, 3) for RGB."""
 Role = Literal["image", "mask", "label"]
@@ -22,6 +24,21 @@ Box = tuple[int, int, int, int]
 """Half-open pixel box (x0, y0, x1, y1)."""
 
 
+def quick_pickle(kind: type[T]) -> type[T]:
+    """Pickle a frozen dataclass of two or more fields quickly; its own way looks up the fields each time, 20 us."""
+    names: tuple[str, ...] = kind.__slots__  # type: ignore[attr-defined]
+    read, put = attrgetter(*names), [getattr(kind, name).__set__ for name in names]
+
+    def restore(self: T, state: tuple[object, ...]) -> None:
+        for place, value in zip(put, state, strict=True):
+            place(self, value)
+
+    kind.__getstate__ = lambda self: read(self)  # type: ignore[method-assign]
+    kind.__setstate__ = restore  # type: ignore[attr-defined]
+    return kind
+
+
+@quick_pickle
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """One source file that a card's rules picked, before it is opened.

@@ -12,19 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from openus_data.errors import CorpusError, NoSpace
 from openus_data.first_stage.folder import Stored, book_paths, decided_row, stored
-from openus_data.first_stage.journal import read_record
+from openus_data.first_stage.journal import OpenBlobs, read_record
 from openus_data.manifest import check_columns, table_of_json
 from openus_data.schema import MANIFEST_NAME, MASK_SUFFIX, METADATA_SUFFIX, manifest_schema, shard_name
 from openus_data.shards import ShardWriter, Sidecar, member_offsets, read_sidecar, sidecar_path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedSample:
+class PlannedSample(NamedTuple):
     """One sample of a shard to come.
 
     Args:
@@ -167,11 +167,11 @@ def _discard(shard: Path) -> None:
 
 
 def _write(plan: ShardPlan, ready: Sequence[_Ready], digest: str) -> Sidecar:
-    with ShardWriter(plan.target, plan.split, plan.index, plan=digest) as shard:
+    with OpenBlobs() as blobs, ShardWriter(plan.target, plan.split, plan.index, plan=digest) as shard:
         for sample in ready:
-            files = [(sample.suffix, sample.bytes.image.read()), (METADATA_SUFFIX, sample.metadata)]
+            files = [(sample.suffix, blobs.read(sample.bytes.image)), (METADATA_SUFFIX, sample.metadata)]
             if sample.bytes.mask is not None:
-                files.append((MASK_SUFFIX, sample.bytes.mask.read()))
+                files.append((MASK_SUFFIX, blobs.read(sample.bytes.mask)))
             shard.add(sample.sample_id, files)
     return shard.sidecar.without_members()
 

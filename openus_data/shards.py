@@ -14,7 +14,9 @@ import hashlib
 import json
 import os
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -31,6 +33,8 @@ RECORD_BYTES: Final = 20 * BLOCK_BYTES
 MAX_NAME_BYTES: Final = 100
 MAX_MEMBER_BYTES: Final = 8**11 - 1
 
+_SYNC_BYTES: Final = 32 << 20
+_MOST_UNDER_WAY: Final = 16
 _END: Final = b"\0" * (2 * BLOCK_BYTES)
 _OCTAL: Final = re.compile(rb"[0-7]{11}")
 
@@ -82,7 +86,7 @@ class Sidecar:
 
 
 class ShardWriter(AbstractContextManager["ShardWriter"]):
-    """Writes one shard and its sidecar, each whole or not at all.
+    """Writes one shard and its sidecar, each whole or not at all; a thread hashes and syncs what is written already.
 
     Args:
         out: the OUT folder.
@@ -98,6 +102,9 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         self._context = write_aside(self._path)
         self._handle: BinaryIO | None = None
         self._digest = hashlib.sha256()
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="shard")
+        self._under_way: deque[Future[None]] = deque()
+        self._synced = 0
         self._members: list[Member] = []
         self._samples = 0
         self._offset = 0
@@ -119,13 +126,13 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         """
         if not SAMPLE_ID_PATTERN.fullmatch(sample_id):
             raise CorpusError("a sample id that WebDataset would cut", where=sample_id, expected="[a-z0-9_-]+")
-        first = len(self._members)
+        first, at, parts = len(self._members), self._offset, list[bytes]()
         for suffix, data in files:
             name = f"{sample_id}.{suffix}"
-            self._members.append(Member(name=name, offset=self._offset + BLOCK_BYTES, size=len(data)))
-            self._write(tar_header(name, len(data)))
-            self._write(data)
-            self._write(b"\0" * (-len(data) % BLOCK_BYTES))
+            self._members.append(Member(name=name, offset=at + BLOCK_BYTES, size=len(data)))
+            parts += (tar_header(name, len(data)), data, b"\0" * (-len(data) % BLOCK_BYTES))
+            at += tar_bytes(len(data))
+        self._write(b"".join(parts))
         self._samples += 1
         return self._members[first]
 
@@ -139,9 +146,16 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._write(_END)
-            self._write(b"\0" * (-self._offset % RECORD_BYTES))
+        try:
+            if kind is None:
+                self._write(_END)
+                self._write(b"\0" * (-self._offset % RECORD_BYTES))
+                self._wait_for(0)
+        except BaseException as failure:
+            self._context.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        finally:
+            self._beside.shutdown()
         self._context.__exit__(kind, error, trace)
         if kind is None:
             self._sidecar = Sidecar(
@@ -157,8 +171,17 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         if self._handle is None:
             raise CorpusError("the shard is not open", where=self.name)
         self._handle.write(data)
-        self._digest.update(data)
         self._offset += len(data)
+        self._under_way.append(self._beside.submit(self._digest.update, data))
+        if self._offset - self._synced > _SYNC_BYTES:
+            self._under_way.append(self._beside.submit(os.fsync, self._handle.fileno()))
+            self._synced = self._offset
+        self._wait_for(_MOST_UNDER_WAY)
+
+    def _wait_for(self, left: int) -> None:
+        """Wait until no more than `left` pieces are to be hashed."""
+        while len(self._under_way) > left:
+            self._under_way.popleft().result()
 
 
 def tar_header(name: str, size: int) -> bytes:

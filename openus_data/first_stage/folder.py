@@ -74,6 +74,11 @@ class Staging(AbstractContextManager["Staging"]):
                 handle.close()
         self._journal.__exit__(kind, error, trace)
 
+    @property
+    def holds_any(self) -> bool:
+        """Whether work was done on any source file."""
+        return bool(self._places)
+
     def known(self, item: str) -> str | None:
         """Fingerprint of the work that was done on a source file, or None."""
         place = self._places.get(_number(item))

@@ -13,14 +13,13 @@ where its rows are needed.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -70,11 +69,33 @@ class Blob:
         Raises:
             CorpusError: they are not what was written.
         """
-        with self.path.open("rb") as handle:
-            handle.seek(self.offset)
-            data = handle.read(self.size)
-        if len(data) != self.size or zlib.crc32(data) != self.crc:
-            raise CorpusError("staged bytes are damaged", where=self.path.name, next_step="run the build again")
+        with OpenBlobs() as blobs:
+            return blobs.read(self)
+
+
+class OpenBlobs(AbstractContextManager["OpenBlobs"]):
+    """Reads many blobs of few files, each of which is opened once."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._handles: dict[Path, FileIO] = {}
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def read(self, blob: Blob) -> bytes:
+        """The bytes of one.
+
+        Raises:
+            CorpusError: they are not what was written.
+        """
+        if blob.path not in self._handles:
+            self._handles[blob.path] = self._stack.enter_context(blob.path.open("rb", buffering=0))
+        data = os.pread(self._handles[blob.path].fileno(), blob.size, blob.offset)
+        if len(data) != blob.size or zlib.crc32(data) != blob.crc:
+            raise CorpusError("staged bytes are damaged", where=blob.path.name, next_step="run the build again")
         return data
 
 
@@ -298,7 +319,10 @@ def _sound_at(handle: FileIO, start: int, file_bytes: int) -> Found | None:
 
 
 def _check(*parts: bytes) -> int:
-    return functools.reduce(lambda check, part: zlib.crc32(part, check), parts, 0)
+    check = 0
+    for part in parts:
+        check = zlib.crc32(part, check)
+    return check
 
 
 def _sound_length(path: Path) -> int:

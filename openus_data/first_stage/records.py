@@ -9,7 +9,7 @@ from typing import Any
 from openus_data.card import Card
 from openus_data.deid.pseudonym import Pseudonymizer
 from openus_data.recipe import BuildRecipe, Policy
-from openus_data.records import Candidate, Cone, Item, Reject
+from openus_data.records import Candidate, Cone, Item, Reject, quick_pickle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,7 @@ class StageOne:
     datasets: Mapping[str, DatasetTerms]
 
 
+@quick_pickle
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTask:
     """One file to work on.
@@ -119,6 +120,7 @@ class SourceResult:
     seen: int | None = None
 
 
+@quick_pickle
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedResult:
     """What became of one file, ready for the journal.

@@ -187,7 +187,7 @@ class FirstStage:
 
     def _tasks(self, progress: Progress) -> Iterator[SourceTask]:
         """Every file that may need work; those that have not changed since they were read are counted and left out."""
-        total = 0
+        total, is_fresh = 0, not self.staging.holds_any
         for source in self.plan.sources:
             terms, request = source.terms, self.plan.request
             self.cards[terms.dataset] = terms.card_sha256
@@ -201,8 +201,8 @@ class FirstStage:
                     continue
                 self.counts[terms.dataset].images += 1
                 progress.expect(total := total + 1)
-                name = item_id(entry, terms)
-                known = self.staging.known(name)
+                name = "" if is_fresh else item_id(entry, terms)
+                known = self.staging.known(name) if name else None
                 key = seen_key(entry, file_states(entry), known, terms) if known else None
                 if known and key is not None and key in memory:
                     self._reuse(terms.dataset, name, known, key)

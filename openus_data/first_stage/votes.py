@@ -85,7 +85,7 @@ def _cone(plain: Mapping[str, Any]) -> Cone:
     """A Cone as JSON gives it back."""
     return Cone(
         geometry=plain["geometry"],
-        polygon=tuple((float(x), float(y)) for x, y in plain["polygon"]),
+        polygon=tuple(map(tuple, plain["polygon"])),
         box=tuple(plain["box"]),
         confidence=plain["confidence"],
         method=plain["method"],
