@@ -47,8 +47,8 @@ def name(shape: Shape, outline: Polygon, height: int, width: int) -> Geometry:
     near_end = (height - shape.box[3]) if shape.inverted else shape.box[1]
     if opening < _WIDE or (near_end > 2 and _near_is_flat(shape, near_end)):
         return "trapezoid"
-    pointed = _top_width(outline, inverted=shape.inverted) < _NARROW_TOP
-    return "sector" if pointed and shape.near < _NARROW_NEAR * shape.far and opening < _PHASED else "curvilinear"
+    near_apex = shape.near < _NARROW_NEAR * shape.far and opening < _PHASED
+    return "sector" if near_apex and _top_width(outline, inverted=shape.inverted) < _NARROW_TOP else "curvilinear"
 
 
 def _slab_opening(slab: Slab) -> float:

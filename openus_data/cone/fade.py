@@ -21,7 +21,7 @@ _WITHIN_PX = np.array([-16, -14, -12, -6, -5, -4, -3, -2], np.float32)
 _DEEP = 3
 """So many of these are deep within."""
 _DARK_MEAN, _FALL = 6.0, 0.6
-_BLOCKS, _LEAST_BLOCK = 40, 3
+_BLOCKS, _LEAST_BLOCK, _NEARBY = 40, 3, 5
 _LEAST_SHARE, _LEAST_SPREAD = 0.01, 0.5
 
 
@@ -46,14 +46,15 @@ def reach(start: Polygon, way: Polygon, distance: Grey) -> float:
         return 0.0
     block = max(_LEAST_BLOCK, count // _BLOCKS)
     count -= count % block
-    outward = ((np.arange(count) + 0.5) / length).astype(np.float32)
-    levels = levels_along(distance, start, way, outward)
-    faint = (levels > 0) & (levels <= _FAINT)
-    share = faint.mean(axis=0)
-    seen = faint.reshape(_STRETCHES, _SAMPLES // _STRETCHES, count // block, block).any(axis=(1, 3)).mean(axis=0)
-    full = (share.reshape(-1, block).mean(axis=1) >= _LEAST_SHARE) & (seen >= _LEAST_SPREAD)
-    empty = np.flatnonzero(~(full | np.append(full[1:], False)))  # one empty block is a gap
-    if not len(empty):
-        return 0.0
-    last = np.flatnonzero(share[: int(empty[0]) * block])
-    return float(outward[last[-1]] + 0.5 / length) if len(last) else 0.0
+    for looked in (max(1, count // block // _NEARBY) * block, count):  # echo mostly ends nearby
+        outward = ((np.arange(looked) + 0.5) / length).astype(np.float32)
+        levels = levels_along(distance, start, way, outward)
+        faint = (levels > 0) & (levels <= _FAINT)
+        share = faint.mean(axis=0)
+        seen = faint.reshape(_STRETCHES, _SAMPLES // _STRETCHES, -1, block).any(axis=(1, 3)).mean(axis=0)
+        full = (share.reshape(-1, block).mean(axis=1) >= _LEAST_SHARE) & (seen >= _LEAST_SPREAD)
+        empty = np.flatnonzero(~(full | np.append(full[1:], looked < count)))  # one empty block is a gap
+        if len(empty):
+            last = np.flatnonzero(share[: int(empty[0]) * block])
+            return float(outward[last[-1]] + 0.5 / length) if len(last) else 0.0
+    return 0.0

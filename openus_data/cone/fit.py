@@ -15,14 +15,13 @@ from openus_data.cone.shape import Fan, Slab
 
 _ANGLES = np.radians(np.concatenate([np.arange(-84.0, -2.9, 3.0), np.arange(-2.0, 2.1), np.arange(3.0, 35.0, 3.0)]))
 _NORMALS = np.stack((-np.cos(_ANGLES), np.sin(_ANGLES)), axis=1).astype(np.float32)
-_SLANTED, _SIDES = slice(0, 28), slice(11, 44)
+_OF_FANS, _OF_SLABS = _NORMALS[:28], _NORMALS[11:]
 """Parts of the angles: of fans, and of slabs (51 degrees to the left to 33 to the right)."""
-_SIDE_LINES = tuple((which, part) for part in (_SLANTED, _SIDES) for which in (0, 1))
-_FLAT_LINES = tuple((which, slice(None)) for which in (0, 1))
 _CUT_SHARE, _CUT_CHORD = 0.12, 0.6
 _ARC_PART = 0.25
 _FAR_MARGIN, _NEAR_MARGIN = 0.03, 0.05
-_SAME = math.radians(0.5)
+_UPRIGHT = math.radians(0.3)
+_FLAT, _ROUND = 0.75, 3.0
 _WIDEST = math.radians(85.0)
 
 
@@ -35,30 +34,51 @@ class Trace:
 
     Args:
         border: points.
-        slanted: sides, left and right (mirrored), that may be those of a fan.
-        upright: those that may be a slab's.
         fullness: part of the box that the mask has cells for.
+        top, bottom: how far their middles lie beyond their ends, cells; None where the mask shows too little of them.
     """
 
     border: Profile
-    slanted: _Pair
-    upright: _Pair
     fullness: float
+    top: float | None
+    bottom: float | None
+
+    @property
+    def flat_top(self) -> bool:
+        """Whether the top border neither bulges nor sags."""
+        return self.top is not None and abs(self.top) < _FLAT
+
+    @property
+    def flat_bottom(self) -> bool:
+        """Whether the bottom border neither bulges nor sags."""
+        return self.bottom is not None and abs(self.bottom) < _FLAT
+
+    @property
+    def round_bottom(self) -> bool:
+        """Whether the bottom border bulges, as a far arc does."""
+        return self.bottom is not None and self.bottom > _ROUND
 
 
 def trace(mask: Mask) -> Trace:
     """What the fits need to know of a mask."""
     border = profile(mask)
-    right = _mirror(border.right, border.size[1])
-    lines = best_lines((border.left, right), _NORMALS, _SIDE_LINES)
-    box = border.box
-    area = (box[2] - box[0]) * (box[3] - box[1])
+    x0, y0, x1, y1 = border.box
     return Trace(
         border=border,
-        slanted=(lines[0], lines[1]),
-        upright=(lines[2], lines[3]),
-        fullness=cv2.countNonZero(mask.view(np.uint8)) / max(1.0, area),
+        fullness=cv2.countNonZero(mask.view(np.uint8)) / max(1.0, (x1 - x0) * (y1 - y0)),
+        top=_bulge(-border.top[:, 1]),
+        bottom=_bulge(border.bottom[:, 1]),
     )
+
+
+def _bulge(outward: Reals) -> float | None:
+    """How far the middle of a border lies beyond its ends, for points (N,) from left to right."""
+    sixth = len(outward) // 6
+    if sixth < 2:
+        return None
+    bounds = (0, sixth, 2 * sixth, 4 * sixth, len(outward) - sixth)
+    left, _, middle, _, right = np.add.reduceat(outward, bounds).tolist()
+    return float(middle / 2 - max(left, right)) / sixth
 
 
 def _flat_sides(border: Profile) -> _Pair:
@@ -67,8 +87,7 @@ def _flat_sides(border: Profile) -> _Pair:
     middle = top[:, 0].mean() if len(top) else 0.0
     before = top[:, 0] < middle
     left, right = (np.concatenate(pair) for pair in ((border.left, top[before]), (border.right, top[~before])))
-    lines = best_lines((left, _mirror(right, w)), _NORMALS[_SLANTED], _FLAT_LINES)
-    return lines[0], lines[1]
+    return best_lines(left, _mirror(right, w), _OF_FANS)
 
 
 def _mirror(points: Points, w: int) -> Points:
@@ -78,9 +97,23 @@ def _mirror(points: Points, w: int) -> Points:
 
 
 def slabs(traced: Trace) -> list[Slab]:
-    """Slabs, in cells."""
-    slab = _slab(traced)
-    return [_upright(traced.border.box)] if slab is None else [_upright(traced.border.box), slab]
+    """Slabs, in cells: an upright one, and one with sides that lean if they do."""
+    x0, y0, x1, y1 = traced.border.box
+    found = [Slab(top_left=x0, top_right=x1, bottom_right=x1, bottom_left=x0, top=y0, bottom=y1)]
+    w = traced.border.size[1]
+    left, right = best_lines(traced.border.left, _mirror(traced.border.right, w), _OF_SLABS)
+    if left is not None and right is not None and max(abs(left.angle), abs(right.angle)) > _UPRIGHT:
+        found.append(
+            Slab(
+                top_left=_x_at(left, y0),
+                top_right=w - _x_at(right, y0),
+                bottom_right=w - _x_at(right, y1),
+                bottom_left=_x_at(left, y1),
+                top=y0,
+                bottom=y1,
+            )
+        )
+    return found
 
 
 def arc_fans(traced: Trace) -> list[Fan]:
@@ -108,36 +141,13 @@ def arc_fans(traced: Trace) -> list[Fan]:
 def inverted_fans(traced: Trace) -> list[Fan]:
     """Fans with their apex below."""
     border = traced.border.flipped()
-    h, w = border.size
-    slanted = best_lines((border.left, _mirror(border.right, w)), _NORMALS[_SLANTED], _FLAT_LINES)
-    turned = replace(traced, border=border, slanted=(slanted[0], slanted[1]))
-    return [_turned(fan, h) for fan in (*fans(turned), *flat_fans(turned))]
+    turned = replace(traced, border=border)
+    return [_turned(fan, border.size[0]) for fan in (*fans(turned), *flat_fans(turned))]
 
 
 def _turned(fan: Fan, h: int) -> Fan:
     x0, y0, x1, y1 = fan.box
     return replace(fan, apex_y=h - fan.apex_y, box=(x0, h - y1, x1, h - y0), inverted=True)
-
-
-def _upright(box: Bounds) -> Slab:
-    x0, y0, x1, y1 = box
-    return Slab(top_left=x0, top_right=x1, bottom_right=x1, bottom_left=x0, top=y0, bottom=y1)
-
-
-def _slab(traced: Trace) -> Slab | None:
-    """Slanted straight sides between a flat top and bottom."""
-    left, right = traced.upright
-    if left is None or right is None:
-        return None
-    w, top, bottom = traced.border.size[1], traced.border.box[1], traced.border.box[3]
-    return Slab(
-        top_left=_x_at(left, top),
-        top_right=w - _x_at(right, top),
-        bottom_right=w - _x_at(right, bottom),
-        bottom_left=_x_at(left, bottom),
-        top=top,
-        bottom=bottom,
-    )
 
 
 def _x_at(line: Line, y: float) -> float:
@@ -146,23 +156,17 @@ def _x_at(line: Line, y: float) -> float:
 
 def fans(traced: Trace) -> list[Fan]:
     """Fans with their apex above, in cells, between straight borders."""
-    return _between(traced, traced.slanted)
+    border = traced.border
+    return _between(border, best_lines(border.left, _mirror(border.right, border.size[1]), _OF_FANS))
 
 
 def flat_fans(traced: Trace) -> list[Fan]:
-    """Fans whose sides are so flat that most of them is the top border of the mask; none if known without it."""
-    pair = _flat_sides(traced.border)
-    (left, right), (known_left, known_right) = pair, traced.slanted
-    if left and right and known_left and known_right:
-        turn = abs(left.angle - known_left.angle) + abs(right.angle - known_right.angle)
-        if turn < _SAME:
-            return []
-    return _between(traced, pair)
+    """Fans whose sides are so flat that most of them is the top border of the mask."""
+    return _between(traced.border, _flat_sides(traced.border))
 
 
-def _between(traced: Trace, sides: _Pair) -> list[Fan]:
+def _between(border: Profile, sides: _Pair) -> list[Fan]:
     """The fan between two sides, as it is and cut by the box where it is."""
-    border = traced.border
     h, w = border.size
     least = max(6.0, 0.06 * h)
     left, right = sides
@@ -175,7 +179,7 @@ def _between(traced: Trace, sides: _Pair) -> list[Fan]:
     near, far = _arcs(border, apex, lo, hi)
     frame = (0.0, 0.0, float(w), float(h))
     fan = Fan(apex_x=apex[0], apex_y=apex[1], left=lo, right=hi, near=near, far=far, box=frame)
-    cut = _cut(fan, border, traced.border.box)
+    cut = _cut(fan, border, border.box)
     return [fan] if cut.box == frame else [fan, cut]
 
 

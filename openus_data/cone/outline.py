@@ -54,7 +54,7 @@ def fill(mask: NDArray[np.uint8], polygon: Polygon) -> None:
     crossing = row * (width + 1) + np.minimum(np.maximum(np.ceil(at - 0.5), 0), width).astype(np.intp)
     crossing.sort()  # a closed line crosses every row an even time
     row = crossing[::2] // (width + 1)
-    pixels, ones = mask.reshape(-1).data, memoryview(b"\1" * width)
+    pixels, ones = mask.reshape(-1).data, b"\1" * width
     for left, right in zip((crossing[::2] - row).tolist(), (crossing[1::2] - row).tolist(), strict=True):
         pixels[left:right] = ones[: right - left]  # row by row is faster than what needs a second picture
 

@@ -7,7 +7,7 @@ import numpy as np
 from openus_data.cone.evidence import Evidence
 from openus_data.cone.parts import Parts, find_parts
 from openus_data.cone.profile import Mask
-from openus_data.cone.search import EXCELLENT, Found, prior, search_mask
+from openus_data.cone.search import Found, prior, search_mask
 from openus_data.cone.shape import Slab
 
 _LEAST_AREA = 0.3
@@ -25,7 +25,7 @@ _SEAM = 0.85
 
 def find_panels(evidence: Evidence, single: Found, allowed: Mask | None = None) -> list[Found]:
     """The panels, left to right, if they explain the frame better than one scan area does; else an empty list."""
-    for level in sorted({single.level, _STRICT_LEVEL} if single.merit < EXCELLENT else {single.level}):
+    for level in sorted({single.level, _STRICT_LEVEL} if single.merit < _DOUBTFUL else {single.level}):
         parts = single.parts if level == single.level else find_parts(evidence, level, allowed)
         panels = [] if parts is None else _fitted(_separate(parts, single.mask))
         if len(panels) >= 2 and _better(panels, single):

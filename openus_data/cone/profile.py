@@ -26,7 +26,7 @@ _MOST_ON_RIM = 0.25
 _LEAST_POINTS, _POINTS = 5, 100
 _SPREAD = np.arange(_POINTS)
 _NEAR, _MOST_TURN = 1.6, 0.15
-_FLATTEST = 4.0
+_FLATTEST, _ON_CIRCLE = 4.0, 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,37 +135,36 @@ class Line:
     count: float
 
 
-def best_lines(sets: Sequence[Points], normals: Reals32, ranges: Sequence[tuple[int, slice]]) -> list[Line | None]:
-    """The left borders with the most votes, refined by least squares; all are looked for together.
+def best_lines(left: Points, right: Points, normals: Reals32) -> tuple[Line | None, Line | None]:
+    """The borders with the most votes on the left and, mirrored, on the right, refined by least squares.
 
     Args:
-        sets: points (N, 2) each.
-        normals: (A, 2), outward, of all lines that are tried.
-        ranges: for each line that is wanted, the number of its set and its part of `normals`.
+        left: points (N, 2).
+        right: points (M, 2), mirrored.
+        normals: (A, 2), outward on the left, of all lines that are tried.
 
     Returns:
-        A line for each of `ranges`, None where its set has too few points.
+        None for a border of too few points.
     """
+    sets = (left, right)
     enough = [len(points) >= _LEAST_POINTS for points in sets]
     if not any(enough):
-        return [None] * len(ranges)
-    some = np.zeros((len(sets), 2, _POINTS), np.float32)
+        return None, None
+    some = np.zeros((2, 2, _POINTS), np.float32)
     for number, points in enumerate(sets):
         if enough[number]:
             some[number] = points[_SPREAD * len(points) // _POINTS].T
     votes, low = _votes(some, normals)
-    width = votes.shape[2]
     guesses = []
-    for which, part in ranges:
-        number, level = divmod(int(votes[which, part].argmax()), width)
-        guesses.append((*normals[part][number].tolist(), low[which] + level + 1))
-    own = [which for which, _ in ranges]
-    lines = _refined(some[own], np.array(guesses), [len(sets[which]) / _POINTS for which in own])
-    return [line if enough[which] else None for line, which in zip(lines, own, strict=True)]
+    for each, lowest in zip(votes, low, strict=True):
+        number, level = divmod(int(each.argmax()), votes.shape[2])
+        guesses.append((*normals[number].tolist(), lowest + level + 1))
+    one, other = _refined(some, np.array(guesses), [len(points) / _POINTS for points in sets])
+    return one if enough[0] else None, other if enough[1] else None
 
 
 def _votes(some: Reals32, normals: Reals32) -> tuple[NDArray[np.int32], list[float]]:
-    """Votes (S, A, B) for the lines of each normal and offset, and the offsets (S,) of bin 0, for points (S, 2, N)."""
+    """Votes (2, A, B) for the lines of each normal and offset, and the offsets (2,) of bin 0, for points (2, 2, N)."""
     depth = normals @ some
     low = depth.reshape(len(some), -1).min(axis=1)
     depth -= low[:, None, None]
@@ -182,12 +181,12 @@ def _votes(some: Reals32, normals: Reals32) -> tuple[NDArray[np.int32], list[flo
 
 
 def _refined(points: Reals32, guesses: Reals, per_point: Sequence[float]) -> list[Line]:
-    """Lines, each moved onto those of its points (L, 2, N) that are near.
+    """Lines, each moved onto those of its points that are near.
 
     Args:
-        points: (L, 2, N).
-        guesses: (L, 3) of the outward normals and offsets.
-        per_point: (L,) border points that each of the points stands for.
+        points: (2, 2, N).
+        guesses: (2, 3) of the outward normals and offsets.
+        per_point: (2,) border points that each of the points stands for.
     """
     moments = np.empty((len(points), 5, points.shape[2]))
     moments[:, :2] = points
@@ -233,7 +232,7 @@ def best_level(values: Reals, *, cost: int = 1) -> tuple[float, int]:
 
 
 def best_circle(points: Points) -> tuple[float, float, float] | None:
-    """The circle (x, y, radius) that most of the border points (N, 2) lie on and few beyond; None for a straight one.
+    """The circle (x, y, radius) that most of the border points (N, 2) lie on and few beyond; None if there is none.
 
     Reweighted algebraic least squares: points within weigh little, since echo may be missing inside a border.
     """
@@ -256,8 +255,8 @@ def best_circle(points: Points) -> tuple[float, float, float] | None:
         radius = math.sqrt(max(0.0, float(c) + x * x + y * y))
         away = np.hypot(px - x, py - y) - radius
         weight = 1 / (1 + (away / np.where(away > 0, 3.0, 1.2)) ** 2)
-    on = int((np.abs(away) < 1.2).sum())
-    return (x, y, radius) if on >= 10 and radius < _FLATTEST * len(points) and y < points[:, 1].max() else None
+    found = np.count_nonzero(np.abs(away) < 1.2) >= _ON_CIRCLE * len(points)
+    return (x, y, radius) if found and radius < _FLATTEST * len(points) and y < points[:, 1].max() else None
 
 
 def _solve3(system: Reals, target: Reals) -> tuple[float, float, float] | None:

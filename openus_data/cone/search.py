@@ -24,11 +24,13 @@ _LEAST_BREACH, _FULL = 0.02, 0.6
 _WORSE = 0.05
 _NARROW = np.ones((1, 7), np.uint8)
 _LEAST_TRIM, _MOST_TRIM, _TRIM_PRICE = 0.01, 0.3, 0.05
-_BOXY = 0.8
+_BOXY, _TOP_HEAVY = 0.8, 0.42
 _HAZE, _CLEAR = 2, 0.5
 _POOR, _GOOD, _VERY_GOOD = 1.1, 1.2, 1.35
 EXCELLENT = 1.5
 """Merit of a fit that no other can better by much."""
+_Ways = tuple[tuple[Callable[[Trace], Sequence[Shape]], float], ...]
+"""What makes candidates, and the merit that is enough to try no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +56,13 @@ def search(evidence: Evidence, allowed: Mask | None = None) -> Found | None:
         allowed: cells (h, w) that may hold echo; None for all.
     """
     best: Found | None = None
-    before = math.inf
+    before: float = math.inf
     for level in _LEVELS:
-        parts = find_parts(evidence, level, allowed)
-        if parts is None or parts.total > _NEW_CELLS * before:
+        cells = int(np.count_nonzero(evidence.level > level))
+        parts = find_parts(evidence, level, allowed) if cells <= _NEW_CELLS * before else None
+        if parts is None:
             continue
-        before = parts.total
+        before = cells
         here = _search_level(parts, level)
         worse = best is not None and here is not None and here.merit < best.merit - _WORSE
         best = _better(best, here)
@@ -104,22 +107,33 @@ def search_mask(mask: Mask) -> Found | None:
     """The best shape for one mask; the dearer and rarer ones are tried only while nothing fits well."""
     traced = trace(mask)
     best = _common(traced, mask)
-    if best is None or best.merit < _GOOD:
+    if (best is None or best.merit < _GOOD) and traced.fullness <= _BOXY:
         best = _better(best, _trimmed(mask))
-    if best is None or best.merit < _GOOD:
+    if (best is None or best.merit < _GOOD) and not traced.flat_bottom:
         best = _better(best, judge(arc_fans(traced), mask))
-    if best is None or best.merit < _POOR:
+    if (best is None or best.merit < _POOR) and not traced.flat_bottom and _is_top_heavy(mask, traced):
         best = _better(best, judge(inverted_fans(traced), mask))
     return best
 
 
+def _is_top_heavy(mask: Mask, traced: Trace) -> bool:
+    """Whether there is so much echo in the upper half that the apex may be below."""
+    middle = int((traced.border.box[1] + traced.border.box[3]) / 2)
+    cells = mask.view(np.uint8)
+    return cv2.countNonZero(cells[:middle]) > _TOP_HEAVY * cv2.countNonZero(cells)
+
+
 def _common(traced: Trace, mask: Mask) -> Found | None:
-    """The best of slabs and upright fans."""
-    ways: tuple[Callable[[Trace], Sequence[Shape]], ...] = (slabs, fans, flat_fans)
-    if traced.fullness <= _BOXY:
-        ways = (fans, slabs, flat_fans)
+    """The best of slabs and upright fans; between a flat top and a flat bottom of slabs alone."""
+    ways: _Ways = ((slabs, EXCELLENT), (fans, _VERY_GOOD), (flat_fans, math.inf))
+    if traced.flat_bottom:
+        ways = ways[: 1 if traced.flat_top else 2]
+    elif traced.round_bottom:
+        ways = ((fans, _VERY_GOOD), (flat_fans, _VERY_GOOD), (slabs, math.inf))
+    elif traced.fullness <= _BOXY:
+        ways = ((fans, _VERY_GOOD), (slabs, _VERY_GOOD), (flat_fans, math.inf))
     best: Found | None = None
-    for way, enough in zip(ways, (EXCELLENT, _VERY_GOOD, math.inf), strict=True):
+    for way, enough in ways:
         best = _better(best, judge(way(traced), mask))
         if best is not None and best.merit >= enough:
             break
