@@ -21,7 +21,7 @@ _CUT_SHARE, _CUT_CHORD = 0.12, 0.6
 _ARC_PART = 0.25
 _FAR_MARGIN, _NEAR_MARGIN = 0.03, 0.05
 _UPRIGHT = math.radians(0.3)
-_FLAT, _ROUND = 0.75, 3.0
+_FLAT, _ROUND, _WIDE = 0.75, 3.0, 1.2
 _WIDEST = math.radians(85.0)
 
 
@@ -57,6 +57,12 @@ class Trace:
     def round_bottom(self) -> bool:
         """Whether the bottom border bulges, as a far arc does."""
         return self.bottom is not None and self.bottom > _ROUND
+
+    @property
+    def wide(self) -> bool:
+        """Whether more of the outline is seen from above than from both sides."""
+        left, right, top = np.diff(self.border.ends).tolist()
+        return bool(top > _WIDE * (left + right))
 
 
 def trace(mask: Mask) -> Trace:

@@ -27,10 +27,6 @@ _LEAST_TRIM, _MOST_TRIM, _TRIM_PRICE = 0.01, 0.3, 0.05
 _BOXY, _TOP_HEAVY = 0.8, 0.42
 _HAZE, _CLEAR = 2, 0.5
 _POOR, _GOOD, _VERY_GOOD = 1.1, 1.2, 1.35
-EXCELLENT = 1.5
-"""Merit of a fit that no other can better by much."""
-_Ways = tuple[tuple[Callable[[Trace], Sequence[Shape]], float], ...]
-"""What makes candidates, and the merit that is enough to try no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,17 +121,17 @@ def _is_top_heavy(mask: Mask, traced: Trace) -> bool:
 
 def _common(traced: Trace, mask: Mask) -> Found | None:
     """The best of slabs and upright fans; between a flat top and a flat bottom of slabs alone."""
-    ways: _Ways = ((slabs, EXCELLENT), (fans, _VERY_GOOD), (flat_fans, math.inf))
+    ways: list[Callable[[Trace], Sequence[Shape]]] = [slabs, fans, flat_fans]
     if traced.flat_bottom:
-        ways = ways[: 1 if traced.flat_top else 2]
+        ways = [slabs] if traced.flat_top else [slabs, fans]
     elif traced.round_bottom:
-        ways = ((fans, _VERY_GOOD), (flat_fans, _VERY_GOOD), (slabs, math.inf))
+        ways = [flat_fans, fans, slabs] if traced.wide else [fans, flat_fans, slabs]
     elif traced.fullness <= _BOXY:
-        ways = ((fans, _VERY_GOOD), (slabs, _VERY_GOOD), (flat_fans, math.inf))
+        ways = [fans, slabs, flat_fans]
     best: Found | None = None
-    for way, enough in ways:
+    for way in ways:
         best = _better(best, judge(way(traced), mask))
-        if best is not None and best.merit >= enough:
+        if best is not None and best.merit >= _VERY_GOOD:
             break
     return best
 
