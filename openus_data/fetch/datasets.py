@@ -11,7 +11,6 @@ import logging
 import os
 import threading
 from collections.abc import Collection, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -272,24 +271,21 @@ def _take_folder(card: Card, given: Path, ledger: Ledger, run: _Run) -> DatasetR
 
 def _move_all(wanted: Sequence[Wanted], archives: Path, ledger: Ledger, run: _Run) -> tuple[FileReport, ...]:
     archives.mkdir(parents=True, exist_ok=True)
-    missing = sum(w.size_bytes or 0 for w in wanted if not _is_kept(w, archives / w.name, ledger))
+    places = [(want, archives / want.name) for want in wanted]
+    missing = sum(w.size_bytes or 0 for w, path in places if not _is_kept(w, path, ledger))
     free = free_bytes(archives)
     if missing > free:
         raise NoSpace("the disk is too small for the archives", expected=f"{missing:,} bytes free", got=f"{free:,}")
-    for parent in {(archives / w.name).parent for w in wanted}:
+    for parent in {path.parent for _, path in places}:
         parent.mkdir(parents=True, exist_ok=True)
     run.meter.expect(missing)
-    futures: list[Future[FileReport]] = [
-        run.transfers.submit(partial(_move_one, want, archives, ledger, run)) for want in wanted
-    ]
-    return tuple(f.result() for f in futures)
+    return tuple(run.transfers.map(lambda place: _move_one(*place, ledger, run), places))
 
 
-def _move_one(want: Wanted, archives: Path, ledger: Ledger, run: _Run) -> FileReport:
+def _move_one(want: Wanted, path: Path, ledger: Ledger, run: _Run) -> FileReport:
     """One file to its final name, from the first place that has it."""
     if run.stop.is_set():
         raise Stopped
-    path = archives / want.name
     if _is_kept(want, path, ledger):
         return FileReport(name=want.name, size_bytes=ledger.files[want.name].bytes, state="kept")
     failure: OpenUSDataError | None = None

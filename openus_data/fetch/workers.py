@@ -4,11 +4,46 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
+from functools import partial
+from typing import Generic, TypeVar, cast
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class _Batch(Generic[Result]):
+    """Results of `count` calls that run on several threads."""
+
+    def __init__(self, count: int) -> None:
+        self._results: list[Result | None] = [None] * count
+        self._missing = count
+        self._error: BaseException | None = None
+        self._mutex = threading.Lock()
+        self._is_over = threading.Event()
+        if not count:
+            self._is_over.set()
+
+    def fill(self, index: int, function: Callable[[Item], Result], item: Item) -> None:
+        """Work out one result, unless another has failed already."""
+        try:
+            if self._error is None:
+                self._results[index] = function(item)
+        except BaseException as error:  # the waiting thread decides
+            self._error = self._error or error
+        with self._mutex:
+            self._missing -= 1
+            is_last = not self._missing
+        if is_last:
+            self._is_over.set()
+
+    def wait(self) -> list[Result]:
+        """All results, or an error, once nothing runs any more."""
+        self._is_over.wait()
+        if self._error is not None:
+            raise self._error
+        return cast(list[Result], self._results)
 
 
 class Workers:
@@ -34,6 +69,19 @@ class Workers:
 
         self._tasks.put(task)
         return future
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """Results of a function for many items, in their order.
+
+        The caller is woken once, not once an item: for thousands of small files that is felt.
+
+        Raises:
+            BaseException: an error of one; those under way are waited for, the others are not begun.
+        """
+        batch: _Batch[Result] = _Batch(len(items))
+        for index, item in enumerate(items):
+            self._tasks.put(partial(batch.fill, index, function, item))
+        return batch.wait()
 
     def close(self, timeout_s: float | None = None) -> None:
         """End the threads once they have nothing to do; wait for that, at most `timeout_s` in all."""

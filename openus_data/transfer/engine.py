@@ -23,8 +23,9 @@ from openus_data.errors import ChecksumMismatch, SourceRefused, SourceUnavailabl
 from openus_data.store import BLOCK_BYTES, write_aside
 from openus_data.transfer.client import Answer, Client
 from openus_data.transfer.disk import SpaceWatch
-from openus_data.transfer.part import Part, Version
+from openus_data.transfer.part import Part
 from openus_data.transfer.policy import Policy, Stopped, pause
+from openus_data.transfer.version import Version
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,6 @@ class Engine:
 
     def _until_whole(self, job: Job, part: Part) -> int:
         """Receive until the body is complete; returns the bytes that came over the wire."""
-        host = urlsplit(job.url).hostname or ""
         failures, best, received = 0, part.held, 0
         if part.held and job.checksums and part.held == _known_total(job, part):
             return 0  # an earlier run was stopped between the last byte and the check
@@ -158,14 +158,15 @@ class Engine:
             try:
                 for size in self._receive(job, part, job.url):
                     received += size
-                self._strikes.pop(host, None)
+                if self._strikes:
+                    self._strikes.pop(_host(job), None)
                 return received
             except SourceUnavailable as error:
                 failures = 1 if part.held >= best + self.policy.progress_bytes else failures + 1
                 best = max(best, part.held)
-                allowed = 2 if self._strikes[host] >= _STRIKES else self.policy.attempts
+                allowed = 2 if self._strikes[_host(job)] >= _STRIKES else self.policy.attempts
                 if failures >= allowed or attempt == self.policy.total_attempts:
-                    self._strikes[host] += 1
+                    self._strikes[_host(job)] += 1
                     raise
                 wait_s = self.policy.wait_s(failures, error.retry_after_s)
                 logger.warning("%s; trying again in %.0f s, %d bytes held", error, wait_s, part.held)
@@ -283,6 +284,7 @@ class Engine:
 
     def _decode(self, job: Job, part: Part) -> Path:
         decoded = part.path.with_name(f"{job.name}.decoded.part")
+        part.write()
         expand, left = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32), self._cap(job)
         try:
             with part.path.open("rb") as source, write_aside(decoded) as out:
@@ -295,6 +297,10 @@ class Engine:
         except zlib.error as error:
             raise ChecksumMismatch("the server's encoding of the body is damaged", where=job.name) from error
         return decoded
+
+
+def _host(job: Job) -> str:
+    return urlsplit(job.url).hostname or ""
 
 
 def _range_headers(job: Job, part: Part) -> dict[str, str]:

@@ -1,96 +1,37 @@
 """A download in the making: the bytes held so far, what they were read from, and their running digests.
 
 On disk: `<name>.part` holds bytes, `<name>.state.part` says which version of which object they belong to, so that a
-later run can ask for the rest of that very version. Small bodies have no state file; they are simply asked for again.
+later run can ask for the rest of that very version. A small body has no state file and, while it comes, no file at
+all: it stays in memory, so that the disk is troubled once for each of thousands of them.
 """
 
 from __future__ import annotations
 
-import base64
 import errno
 import json
 import os
-import re
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from email.utils import parsedate_to_datetime
+import threading
+from collections.abc import Iterable
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
 from openus_data.errors import NoSpace
 from openus_data.store import BLOCK_BYTES, PART_SUFFIX
 from openus_data.transfer.digests import RunningDigests
-from openus_data.transfer.disk import SPACE_CHECK_BYTES, BackgroundSync, SpaceWatch, publish
+from openus_data.transfer.disk import SMALL_BYTES, SPACE_CHECK_BYTES, BackgroundSync, SpaceWatch, publish
+from openus_data.transfer.version import Version
 
-_STATE_FROM_BYTES: Final = 256 << 10
+_IN_MEMORY_BYTES: Final = 256 << 10
+_OPEN: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _FULL: Final = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
     errno.EFBIG: "the file is too large here",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Version:
-    """Which version of which object the held bytes belong to.
-
-    Args:
-        source: the public URL, free of signatures.
-        etag: entity tag, strong or weak.
-        last_modified: as sent.
-        date: the server's clock when it said so.
-        total: bytes of the whole object, if stated.
-        encoding: Content-Encoding, "" for none.
-        md5: of the whole body where the server states it (Content-MD5, x-goog-hash), in hexadecimal.
-    """
-
-    source: str
-    etag: str = ""
-    last_modified: str = ""
-    date: str = ""
-    total: int | None = None
-    encoding: str = ""
-    md5: str = ""
-
-    @classmethod
-    def of(cls, headers: Mapping[str, str], *, source: str, total: int | None) -> Version:
-        """Read from the headers of an answer."""
-        encoding = headers.get("Content-Encoding", "").strip().lower()
-        return cls(
-            source=source,
-            etag=headers.get("ETag", ""),
-            last_modified=headers.get("Last-Modified", ""),
-            date=headers.get("Date", ""),
-            total=total,
-            encoding="" if encoding == "identity" else encoding,
-            md5="" if "Content-Range" in headers else _stated_md5(headers),
-        )
-
-    @property
-    def validator(self) -> str:
-        """What may stand in If-Range: a strong tag, or a date strong by RFC 9110 section 8.8.2.2; "" if neither."""
-        if self.etag:
-            return self.etag if self.etag.startswith('"') else ""
-        try:
-            age = parsedate_to_datetime(self.date) - parsedate_to_datetime(self.last_modified)
-        except (ValueError, TypeError):
-            return ""
-        return self.last_modified if age.total_seconds() >= 60 else ""
-
-    def agrees_with(self, other: Version) -> bool:
-        """Whether nothing says that the two are different versions."""
-        pairs = ((self.etag, other.etag), (self.last_modified, other.last_modified), (self.total, other.total))
-        return self.encoding == other.encoding and all(a == b for a, b in pairs if a and b)
-
-
-def _stated_md5(headers: Mapping[str, str]) -> str:
-    stated = re.search(r"md5=([A-Za-z0-9+/=]+)", headers.get("x-goog-hash", ""))
-    try:
-        digest = base64.b64decode(stated[1] if stated else headers.get("Content-MD5", ""), validate=True)
-    except ValueError:
-        return ""
-    return digest.hex() if len(digest) == 16 else ""
+_ONE_SMALL_FILE: Final = threading.Lock()
+"""A folder takes one new name at a time. Threads that wait here for their turn sleep; in the kernel they would spin."""
 
 
 class Part:
@@ -108,8 +49,10 @@ class Part:
         self.is_announced = False
         """Whether its size was told, where nobody publishes it."""
         self._space = space
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        self.held = os.fstat(self._descriptor).st_size
+        self._descriptor = _open_if_there(self.path)
+        self._on_disk = 0 if self._descriptor is None else os.fstat(self._descriptor).st_size
+        self._in_memory: list[bytes] = []
+        self.held = self._on_disk
         self._has_state = self.held > 0  # a state without bytes says nothing
         self.version: Version | None = self._read_state() if self.held else None
         self._algorithms = {*algorithms, *(("md5",) if self.version and self.version.md5 else ())}
@@ -130,20 +73,22 @@ class Part:
 
     def close(self) -> None:
         """Let go of the file; an empty one is removed, since it says nothing."""
+        if self._in_memory:
+            with suppress(OSError, NoSpace):  # it failed for another reason, which is being raised
+                self.write()
         self._digests.close()
         with suppress(OSError):  # what matters was raised by publish()
             self._sync.finish()
-        os.close(self._descriptor)
-        if self.held == 0:
-            self._forget(self.path)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            if self.held == 0:
+                self._forget(self.path)
 
     def start_over(self) -> None:
         """Drop what is held."""
-        self._digests.close()
-        self._digests, self._digested = RunningDigests(self._algorithms), 0
+        self._in_memory, self.version = [], None
         if self.held:
-            os.ftruncate(self._descriptor, 0)
-        self.held, self.version = 0, None
+            self._cut_to(0)
         self._forget_state()
 
     def begin(self, version: Version) -> None:
@@ -160,43 +105,38 @@ class Part:
         if version.md5 and "md5" not in self._algorithms and self.held == 0:
             self._algorithms.add("md5")
             self._digests = RunningDigests(self._algorithms)
-        if version != self.version and (version.total is None or version.total > _STATE_FROM_BYTES):
+        if version != self.version and (version.total is None or version.total > _IN_MEMORY_BYTES):
             self._write_state(version)
         self.version = version
         self._digest_held()
 
     def append(self, piece: bytes) -> None:
-        """Write bytes behind those that are held.
+        """Take bytes behind those that are held.
 
         Raises:
             NoSpace: the disk is full; what was written stays.
         """
-        written = 0
-        while written < len(piece):
-            try:
-                rest = memoryview(piece)[written:] if written else piece
-                written += os.pwrite(self._descriptor, rest, self.held + written)
-            except OSError as error:
-                self.held = self._digested = self._cut_to(self.held)
-                self._no_space(error, missing=len(piece))
-        self.held += written
-        self._digested += written
-        self._digests.update(piece)
-        self._unchecked += written
-        if self._unchecked >= SPACE_CHECK_BYTES:
-            self._unchecked = 0
-            self._space.require(self.target, 0, look=True)
-            self._sync.start(self._descriptor)
+        self._in_memory.append(piece)
+        self.held += len(piece)
+        total = self.version.total if self.version else None
+        if total is None or total > _IN_MEMORY_BYTES:
+            self.write()
 
     def digests(self) -> dict[str, str]:
         """Digests of what is held, by algorithm."""
         self._digest_held()
+        self._gather()
         return self._digests.hexdigests()
 
     def publish(self) -> None:
-        """Give the file its final name, with everything on the disk first."""
+        """Give the file its final name, with everything on the disk first.
+
+        Raises:
+            NoSpace: the disk is full.
+        """
         self._sync.finish()
-        publish(self._descriptor, self.path, self.target, self.held)
+        with _ONE_SMALL_FILE if self.held < SMALL_BYTES else nullcontext():
+            publish(self.write(), self.path, self.target, self.held)
         self.held = -1  # the name is gone; close() must not remove anything
         self._forget_state()
         if os.path.exists(bad := self.bad_path):  # noqa: PTH110 - several times as quick, for thousands of files
@@ -205,31 +145,70 @@ class Part:
     def replace_content(self, decoded: Path) -> None:
         """Take another file's bytes in place of those held (the decoded body)."""
         self._sync.finish()
-        os.close(self._descriptor)
+        os.close(self.write())
         decoded.replace(self.path)
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        self.held = os.fstat(self._descriptor).st_size
+        self._descriptor = os.open(self.path, _OPEN)
+        self.held = self._on_disk = os.fstat(self._descriptor).st_size
         self._digests.close()
         self._digests, self._digested = RunningDigests(self._algorithms), 0
 
     def quarantine(self) -> None:
         """Keep wrong bytes under a name that no run takes for the file."""
+        self.write()
         self.path.replace(self.bad_path)
         self._forget_state()
         self.held = -1
 
+    def write(self) -> int:
+        """Write what is only in memory; returns the open file.
+
+        Raises:
+            NoSpace: the disk is full; what was written before stays.
+        """
+        if self._descriptor is None:
+            self._descriptor = os.open(self.path, _OPEN | os.O_CREAT, 0o666)
+        block, done = self._gather(), 0
+        self._in_memory = []
+        while done < len(block):
+            try:
+                rest = memoryview(block)[done:] if done else block
+                done += os.pwrite(self._descriptor, rest, self._on_disk + done)
+            except OSError as error:
+                self._cut_to(self._on_disk)
+                self._no_space(error, missing=len(block))
+        self._on_disk += done
+        self._unchecked += done
+        if self._unchecked >= SPACE_CHECK_BYTES:
+            self._unchecked = 0
+            self._space.require(self.target, 0, look=True)
+            self._sync.start(self._descriptor)
+        return self._descriptor
+
+    def _gather(self) -> bytes:
+        """What is only in memory, as one block and digested."""
+        block = self._in_memory[0] if len(self._in_memory) == 1 else b"".join(self._in_memory)
+        if fresh := self.held - self._digested:
+            self._digests.update(block[-fresh:])
+            self._digested = self.held
+        self._in_memory = [block] if block else []
+        return block
+
     def _digest_held(self) -> None:
         """Catch up on bytes that an earlier run wrote."""
-        while self._digested < self.held:
-            block = os.pread(self._descriptor, min(BLOCK_BYTES, self.held - self._digested), self._digested)
+        while self._digested < self._on_disk and self._descriptor is not None:
+            block = os.pread(self._descriptor, min(BLOCK_BYTES, self._on_disk - self._digested), self._digested)
             if not block:
                 raise OSError(errno.EIO, "the part file shrank while it was read", self.path.name)
             self._digests.update(block)
             self._digested += len(block)
 
-    def _cut_to(self, size: int) -> int:
-        os.ftruncate(self._descriptor, size)
-        return size
+    def _cut_to(self, size: int) -> None:
+        """Drop what is held beyond a size, on the disk and from the digests."""
+        if self._descriptor is not None:
+            os.ftruncate(self._descriptor, size)
+        self.held = self._on_disk = size
+        self._digests.close()
+        self._digests, self._digested = RunningDigests(self._algorithms), 0
 
     def _no_space(self, error: OSError, missing: int) -> None:
         if error.errno not in _FULL:
@@ -263,3 +242,10 @@ class Part:
     def _forget(path: Path) -> None:
         with suppress(FileNotFoundError):
             path.unlink()
+
+
+def _open_if_there(path: Path) -> int | None:
+    try:
+        return os.open(path, _OPEN)
+    except FileNotFoundError:
+        return None
