@@ -20,13 +20,14 @@ from openus_data.cone.shape import Fan, Shape, Slab
 _LEVELS = (0, 2, 6, 12)
 _NEW_CELLS = 0.97
 _AREA_BONUS = 0.08
-_LEAST_BREACH, _FULL = 0.02, 0.6
+_LEAST_BREACH, _FULL = 0.025, 0.8
 _WORSE = 0.05
 _NARROW = np.ones((1, 7), np.uint8)
 _LEAST_TRIM, _MOST_TRIM, _TRIM_PRICE = 0.01, 0.3, 0.05
+_SAME = math.radians(0.5)
 _BOXY, _TOP_HEAVY = 0.8, 0.42
 _HAZE, _CLEAR = 2, 0.5
-_POOR, _GOOD, _VERY_GOOD = 1.1, 1.2, 1.35
+_FAIR, _POOR, _GOOD, _VERY_GOOD = 0.7, 1.1, 1.2, 1.35
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,7 @@ def search(evidence: Evidence, allowed: Mask | None = None) -> Found | None:
         here = _search_level(parts, level)
         worse = best is not None and here is not None and here.merit < best.merit - _WORSE
         best = _better(best, here)
-        if best is not None and (worse or best.merit > (_GOOD if level else _VERY_GOOD) or _tight(best.score)):
+        if best is not None and (worse or best.merit > (_GOOD if level else _VERY_GOOD) or _is_settled(best)):
             break
     return best if best is None or not is_hazy(best, evidence) else _clear_fan(evidence, allowed) or best
 
@@ -94,9 +95,11 @@ def _search_level(parts: Parts, level: int) -> Found | None:
     return best
 
 
-def _tight(score: Score) -> bool:
-    """Whether a shape is full of echo, with none beyond it, so that a higher level has nothing to mend."""
-    return score.breach + score.spill < _LEAST_BREACH and score.cover > _FULL
+def _is_settled(found: Found) -> bool:
+    """Whether a higher level has nothing to mend: a fair shape with no echo beyond, or a fan with much that is dark."""
+    score = found.score
+    dark = isinstance(found.shape, Fan) and score.cover < _FULL
+    return found.merit > _FAIR and (dark or score.breach + score.spill < _LEAST_BREACH * score.cover)
 
 
 def search_mask(mask: Mask) -> Found | None:
@@ -129,11 +132,21 @@ def _common(traced: Trace, mask: Mask) -> Found | None:
     elif traced.fullness <= _BOXY:
         ways = [fans, slabs, flat_fans]
     best: Found | None = None
+    tried: list[Shape] = []
     for way in ways:
-        best = _better(best, judge(way(traced), mask))
+        fresh = [shape for shape in way(traced) if not any(_alike(shape, other) for other in tried)]
+        tried += fresh
+        best = _better(best, judge(fresh, mask))
         if best is not None and best.merit >= _VERY_GOOD:
             break
     return best
+
+
+def _alike(one: Shape, other: Shape) -> bool:
+    """Whether both are fans between nearly the same sides, cut alike."""
+    if not isinstance(one, Fan) or not isinstance(other, Fan) or one.is_cut != other.is_cut:
+        return False
+    return abs(one.left - other.left) + abs(one.right - other.right) < _SAME
 
 
 def _trimmed(mask: Mask) -> Found | None:
