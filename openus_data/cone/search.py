@@ -20,14 +20,14 @@ from openus_data.cone.shape import Fan, Shape, Slab
 _LEVELS = (0, 2, 6, 12)
 _NEW_CELLS = 0.97
 _AREA_BONUS = 0.08
-_LEAST_BREACH, _FULL = 0.025, 0.8
+_LEAST_BREACH, _FULL = 0.02, 0.8
 _WORSE = 0.05
 _NARROW = np.ones((1, 7), np.uint8)
 _LEAST_TRIM, _MOST_TRIM, _TRIM_PRICE = 0.01, 0.3, 0.05
 _SAME = math.radians(0.5)
 _BOXY, _TOP_HEAVY = 0.8, 0.42
 _HAZE, _CLEAR = 2, 0.5
-_FAIR, _POOR, _GOOD, _VERY_GOOD = 0.7, 1.1, 1.2, 1.35
+_FAIR, _POOR, _GOOD, _VERY_GOOD = 0.9, 1.1, 1.2, 1.35
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
