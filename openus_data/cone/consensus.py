@@ -41,7 +41,8 @@ class _Alike:
     def take_in(self, count: int, cone: Cone) -> None:
         """Count more of the same kind."""
         self.count += count
-        self.cone = max(self.cone, cone, key=_rank)
+        if cone.confidence >= self.cone.confidence:  # else it is not the surest, whatever the rest
+            self.cone = max(self.cone, cone, key=_rank)
 
 
 class Consensus:

@@ -18,16 +18,17 @@ from numpy.typing import NDArray
 Grey = NDArray[np.uint8]
 CELLS = 240
 """Most cells along the longer side of the grid."""
-_FLAT_TOLERANCE = 2
+_FLAT_TOLERANCE, _INSET = 2, 3
 _LEAST_CELLS = 8
 _LEVEL_SHARE = 0.1
 _LEVEL_APART = 8
+_AS_FREQUENT = 0.75
 _CHROME_FLOOR = 12
 _AROUND = (5, 5)
 _STROKE_FLOOR = 48
 _MEDIAN = 5
 _HEADER_SHARE = 0.7
-_MAIN_SHARE, _EQUAL_SHARE = 0.5, 0.5
+_MAIN_SHARE, _EQUAL_SHARE, _PAGE = 0.5, 0.5, 128
 _CONTRASTS = (16, 1)
 _COARSE_CELLS = 64
 _SOLID, _LEAST_FRAME = 0.9, 0.15
@@ -102,37 +103,60 @@ def _whole(side: int, cell: int) -> tuple[int, int]:
 
 def background_levels(grey: Grey) -> tuple[int, ...]:
     """Levels that are flat along the rim of a frame (H, W), or of a frame shown within it, the likelier first."""
-    levels = _rim_levels(grey)
-    header = _header_level(grey)
-    if header is not None and all(abs(header - level) > 1 for level in levels):
-        levels.append(header)
+    levels = _frame_levels(grey)
     step = max(2, max(grey.shape) // _COARSE_CELLS)
     few = np.ascontiguousarray(grey[::step, ::step])
     for least in _CONTRASTS if levels else ():
         off = (cv2.LUT(few, _distance_table(tuple(levels))) >= least).view(np.uint8)
         inner = _frame_within(grey, off, step)
-        fresh = [] if inner is None else _rim_levels(inner, _MAIN_SHARE)
+        if inner is None:
+            continue
+        on_page = min(levels) >= _PAGE  # elsewhere it may be echo alone
+        fresh = _frame_levels(inner) if on_page else _rim_levels(inner, _MAIN_SHARE)
         levels += [level for level in fresh if all(abs(level - known) > 1 for known in levels)]  # 1 may be dark echo
     return tuple(levels)
+
+
+def _frame_levels(grey: Grey) -> list[int]:
+    """The levels along the rim of a frame (H, W) of its own, that of a bar along its top among them."""
+    levels = _rim_levels(grey)
+    header = _header_level(grey)
+    if header is not None and all(abs(header - level) > 1 for level in levels):
+        levels.append(header)
+    return levels
 
 
 def _rim_levels(grey: Grey, main: float = 0.0) -> list[int]:
     """Up to four levels that are each flat along a part of the rim of a picture (H, W), the most frequent first.
 
-    None if the most frequent one makes less than the part `main`.
+    None if the most frequent one makes less than the part `main`, which is for pictures that may have no exact one.
     """
     counts = np.bincount(_flat_rim(grey), minlength=256)
     total = 2 * (grey.shape[0] + grey.shape[1])
     levels: list[int] = []
-    while len(levels) < 4:
+    for _ in range(4):
         peak = int(counts.argmax())
+        if not main:  # of levels about as frequent the darkest, since the faintest echo lies just above
+            below = max(0, peak - _FLAT_TOLERANCE)
+            peak = below + int((counts[below : peak + 1] >= _AS_FREQUENT * counts[peak]).argmax())
         low, high = max(0, peak - _LEVEL_APART + 1), peak + _LEVEL_APART
         near = counts[max(0, peak - _FLAT_TOLERANCE) : peak + _FLAT_TOLERANCE + 1].sum()
         if near < (_LEVEL_SHARE if levels else max(main, _LEVEL_SHARE)) * total:
             break
-        levels.append(peak)
+        if not levels or _goes_round(grey, peak):
+            levels.append(peak)
         counts[low:high] = 0
     return levels
+
+
+def _goes_round(grey: Grey, level: int) -> bool:
+    """Whether a level is at a corner of a frame (H, W) or along two sides; else it may be echo that the frame cuts."""
+    edge = [0, _INSET, -1 - _INSET, -1]
+    corners, *sides = (
+        np.abs(part.astype(np.int16) - level) <= _FLAT_TOLERANCE
+        for part in (grey[np.ix_(edge, edge)], grey[0], grey[-1], grey[:, 0], grey[:, -1])
+    )
+    return bool(corners.any()) or sum(side.mean() >= _LEVEL_SHARE for side in sides) > 1
 
 
 def _frame_within(grey: Grey, off: Grey, step: int) -> Grey | None:
