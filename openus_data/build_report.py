@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -174,7 +173,9 @@ def versions(names: Sequence[str] = _VERSIONED) -> dict[str, str]:
 @functools.cache
 def _release(name: str) -> str | None:
     """The installed release of a library, or None; looked up once, since that takes milliseconds each."""
+    from importlib.metadata import PackageNotFoundError, version  # takes 10 ms to load, and no worker asks
+
     try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
+        return version(name)
+    except PackageNotFoundError:
         return None

@@ -10,12 +10,9 @@ nearest name. Built-in recipes lie in `recipes/build/`; any path works too.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
-
-import yaml
+from typing import Final, Literal
 
 from openus_data.errors import CardError, RecipeError
 from openus_data.strict import FieldDoc, field_docs, load
@@ -236,12 +233,16 @@ def load_recipe(name_or_path: str | Path) -> BuildRecipe:
     Raises:
         RecipeError: there is none, or it is wrong; names file, key and what was expected.
     """
+    from openus_data.strict_yaml import (
+        parse_yaml,  # takes 16 ms to load, which workers that are given a recipe need not
+    )
+
     path = _find(str(name_or_path))
     if path.stat().st_size > LARGEST_RECIPE_BYTES:
         raise RecipeError("too large for a recipe", where=path.name, expected=f"at most {LARGEST_RECIPE_BYTES} bytes")
     try:
-        raw: Any = yaml.load(path.read_text("utf-8"), Loader=_StrictLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raw = parse_yaml(path.read_text("utf-8"))
+    except ValueError as error:
         raise RecipeError("not a YAML file", where=path.name, got=str(error)[:300]) from error
     try:
         return load(BuildRecipe, {} if raw is None else raw, where=path.name, hooks={})
@@ -284,21 +285,3 @@ def _find(name: str) -> Path:
 def _within(key: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
         raise RecipeError("out of range", where=key, expected=f"{least:g} to {most:g}", got=f"{value:g}")
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Plain YAML values; a key that stands twice is an error, aliases are not followed."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed in a recipe")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys: Iterable[Any] = [self.construct_object(key, deep=True) for key, _ in node.value]
-        seen: set[str] = set()
-        for key in keys:
-            if str(key) in seen:
-                raise yaml.YAMLError(f"the key {key!r} stands twice")
-            seen.add(str(key))
-        return super().construct_mapping(node, deep=deep)

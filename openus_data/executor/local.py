@@ -145,8 +145,11 @@ class _Run:
 
     def _feed(self) -> None:
         """Give work to workers that will soon be idle, starting and ending workers as the work needs."""
+        hungry = [one for one in self._pool if one.ready and len(one.jobs) <= one.low]
+        if not hungry and len(self._pool) == self._pool_size:
+            return
         self._draw_ahead()
-        for worker in [one for one in self._pool if one.ready and len(one.jobs) <= one.low]:
+        for worker in hungry:
             if jobs := self._take():
                 if not worker.give(jobs):
                     self._waiting.extendleft(reversed(jobs))

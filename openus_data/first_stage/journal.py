@@ -45,6 +45,8 @@ _HEAD_BYTES: Final = _PREFIX.size + _CHECK.size
 _USUAL_BYTES: Final = 4096
 _SYNC_BYTES: Final = 64 << 20
 """Between two syncs, which run beside the build; twice this may not be on the disk yet."""
+_MOST_AT_ONCE: Final = 1024
+"""Parts that one call may write (IOV_MAX)."""
 _PACK_LEVEL: Final = 1
 
 
@@ -156,15 +158,16 @@ class Journal(AbstractContextManager["Journal"]):
     def append(self, parts: Sequence[bytes]) -> int:
         """Add one record, as `record_parts` or `placed_parts` gives it; returns where it starts."""
         assert self._handle is not None, "used outside its block"
-        start = self._at
+        start, size = self._at, sum(map(len, parts))
         try:
-            for part in parts:
-                self._write(part)
+            written = os.writev(self._handle.fileno(), parts) if len(parts) <= _MOST_AT_ONCE else 0
+            if written < size:
+                self._write(memoryview(b"".join(parts))[written:])
         except OSError:
             os.ftruncate(self._handle.fileno(), start)  # the disk is full: what stands must stay sound
             self._handle.seek(start)
             raise
-        self._at += sum(map(len, parts))
+        self._at += size
         if self._at - self._synced > _SYNC_BYTES:
             self._wait_for_sync()
             self._sync = self._syncs.submit(os.fsync, self._handle.fileno())
@@ -186,11 +189,10 @@ class Journal(AbstractContextManager["Journal"]):
         if self._sync is not None:
             self._sync.result()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, rest: memoryview) -> None:
         assert self._handle is not None, "used outside its block"
-        view = memoryview(data)
-        while view:
-            view = view[self._handle.write(view) :]
+        while rest:
+            rest = rest[self._handle.write(rest) :]
 
 
 def record_parts(header: Header, blobs: Sequence[bytes] = (), summary: bytes = b"") -> tuple[bytes, ...]:

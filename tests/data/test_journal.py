@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from pathlib import Path
 
@@ -92,13 +93,24 @@ def test_a_full_disk_leaves_what_stood(tmp_path: Path, monkeypatch: pytest.Monke
     filled(tmp_path / "j")
     with Journal(tmp_path / "j") as book:
         head, blob = record_parts(header("d", b"1"), [b"1"])
-        write = book._write
-        monkeypatch.setattr(book, "_write", lambda part: full_disk() if part == blob else write(part))
-        with pytest.raises(OSError, match="No space"):
-            book.append((head, blob))
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(journal.os, "writev", lambda handle, parts: os.write(handle, parts[0]))
+            patch.setattr(book, "_write", lambda rest: full_disk())
+            with pytest.raises(OSError, match="No space"):
+                book.append((head, blob))
         book.append(record_parts(header("e")))
     assert [r.header["item"] for r in read_records(tmp_path / "j")] == ["a", "b", "c", "e"]
+
+
+def test_what_one_call_does_not_write_is_written_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = [bytes([n % 251]) * n for n in range(1500)]
+    with Journal(tmp_path / "j") as book:
+        book.append(record_parts(header("a", *blobs), blobs))
+        monkeypatch.setattr(journal.os, "writev", lambda handle, parts: os.write(handle, b"".join(parts)[:70]))
+        book.append(record_parts(header("b", b"12", b"345" * 60), [b"12", b"345" * 60]))
+    first, second = read_records(tmp_path / "j")
+    assert [blob.read() for blob in first.blobs()] == blobs
+    assert [blob.read() for blob in second.blobs()] == [b"12", b"345" * 60]
 
 
 def full_disk() -> None:

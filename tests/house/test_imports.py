@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LAYERS = {
     "openus_data": {
-        0: {"errors", "schema", "records", "progress", "vocabulary", "strict", "patterns", "data"},
+        0: {"errors", "schema", "records", "progress", "vocabulary", "strict", "strict_yaml", "patterns", "data"},
         1: {"card", "card_check", "card_fields", "store", "recipe", "tables"},
         2: {
             "sources",
