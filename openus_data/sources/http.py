@@ -13,7 +13,7 @@ from openus_data.sources.base import Ask, RemoteFile
 def public(url: str) -> str:
     """A URL without user, query and fragment, fit to be written down."""
     parts = urlsplit(url)
-    host = parts.hostname or ""
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{host}{port}{parts.path}"
 

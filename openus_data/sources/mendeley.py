@@ -1,7 +1,8 @@
 """Mendeley Data: the public API lists sizes and SHA-256 sums of the files in a version's root folder.
 
-A folder lists a thousand files at most; beyond that, and for sets in folders, there is a zip of the whole version,
-which has no published checksum. Source: datahugger's reader of the same API; BUS-UCLM's README for the zip.
+A folder lists a thousand files at most; beyond that, and for sets with folders, there is a zip of the whole version,
+which has no published checksum. Source: datahugger's reader of the same API; BUS-UCLM's README for the zip. The list of
+folders is as other people's programs ask for it; where it is refused, the zip is taken, which holds everything.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from openus_data.card_fields import Download
+from openus_data.errors import SourceRefused
 from openus_data.sources.base import Ask, RemoteFile, as_record, as_records, as_size, pick, split_locator
 from openus_data.sources.http import public
 
@@ -35,9 +37,19 @@ class Mendeley:
         where = f"mendeley {download.locator}"
         url = f"{API}/{quote(dataset)}/files?folder_id=root&version={quote(version)}"
         entries = as_records(ask.json(url, where=where), where)
-        if download.filename is None and (not entries or len(entries) >= LISTED_AT_MOST):
+        if download.filename is None and (
+            not entries or len(entries) >= LISTED_AT_MOST or _has_folders(ask, dataset, version, where)
+        ):
             return whole
         return pick((_file(e, where) for e in entries), download)
+
+
+def _has_folders(ask: Ask, dataset: str, version: str, where: str) -> bool:
+    """Whether there may be more than the root folder lists."""
+    try:
+        return bool(ask.json(f"{API}/{quote(dataset)}/folders/{quote(version)}", where=where))
+    except SourceRefused:
+        return True
 
 
 def _file(entry: Any, where: str) -> RemoteFile:

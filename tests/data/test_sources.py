@@ -85,6 +85,7 @@ def test_a_file_that_the_host_no_longer_lists_is_named() -> None:
         listed("zenodo", "123", {"https://zenodo.org/api/records/123": record}, "b.zip")
 
 
+FOLDERS = "https://data.mendeley.com/public-api/datasets/abc/folders/2"
 MENDELEY = "https://data.mendeley.com/public-api/datasets/abc/files?folder_id=root&version=2"
 
 
@@ -94,23 +95,41 @@ def test_mendeley_lists_sha256_sums_or_gives_the_zip_of_the_whole() -> None:
         "size": 3,
         "content_details": {"download_url": "https://h/x?sig=c0ffee", "sha256_hash": SHA},
     }
-    (found,) = listed("mendeley", "abc/2", {MENDELEY: [entry]})
+    (found,) = listed("mendeley", "abc/2", {MENDELEY: [entry], FOLDERS: []})
     assert (found.size_bytes, found.checksums, found.source) == (3, (f"sha256:{SHA}",), "https://h/x")
     assert "c0ffee" not in repr(found)
     for answer, name in (([entry] * 1000, None), ([], None), ([entry], "abc-2.zip")):
-        (whole,) = listed("mendeley", "abc/2", {MENDELEY: answer}, name)
+        (whole,) = listed("mendeley", "abc/2", {MENDELEY: answer, FOLDERS: []}, name)
         assert whole.url.endswith("amazonaws.com/abc-2.zip")
 
 
+def test_mendeley_loses_no_folder_beside_the_files_of_the_root() -> None:
+    entry = {"filename": "README.txt", "content_details": {"download_url": "https://h/x"}}
+    for folders in ({FOLDERS: [{"id": "f1", "name": "images"}]}, {}):  # there are some, or the host does not say
+        (whole,) = listed("mendeley", "abc/2", {MENDELEY: [entry], **folders})
+        assert whole.filename == "abc-2.zip"
+    (named,) = listed("mendeley", "abc/2", {MENDELEY: [entry]}, "README.txt")
+    assert named.url == "https://h/x"
+
+
+FIGSHARE = "https://api.figshare.com/v2/articles/7/versions/2/files?page_size=1000&page="
+
+
 def test_figshare_lists_md5_sums_and_says_when_it_only_links() -> None:
-    table = {"https://api.figshare.com/v2/articles/7/versions/2": {
-        "files": [{"name": "a.zip", "size": 3, "computed_md5": MD5, "download_url": "https://ndownloader/1"}]
-    }}  # fmt: skip
-    (found,) = listed("figshare", "7/2", table)
+    entry = {"name": "a.zip", "size": 3, "computed_md5": MD5, "download_url": "https://ndownloader/1"}
+    (found,) = listed("figshare", "7/2", {f"{FIGSHARE}1": [entry]})
     assert (found.url, found.checksums) == ("https://ndownloader/1", (f"md5:{MD5}",))
-    table = {"https://api.figshare.com/v2/articles/7/versions/2": {"files": [{"is_link_only": True}]}}
     with pytest.raises(NeedsPerson, match="links to another site"):
-        listed("figshare", "7/2", table)
+        listed("figshare", "7/2", {f"{FIGSHARE}1": [{"is_link_only": True}]})
+
+
+def test_figshare_lists_all_pages_and_no_listing_without_end() -> None:
+    first = [{"name": f"{n:04d}.png", "download_url": f"https://ndownloader/{n}"} for n in range(1000)]
+    last = [{"name": "last.png", "download_url": "https://ndownloader/1000"}]
+    found = listed("figshare", "7/2", {f"{FIGSHARE}1": first, f"{FIGSHARE}2": last})
+    assert [f.filename for f in found] == [f"{n:04d}.png" for n in range(1000)] + ["last.png"]
+    with pytest.raises(SourceRefused, match="no end"):
+        listed("figshare", "7/2", {FIGSHARE: first})
 
 
 def test_github_pins_a_commit() -> None:
@@ -213,6 +232,14 @@ def test_dataverse_lists_folders_and_checksums() -> None:
     assert (second.filename, second.checksums) == ("d/b", (f"sha256:{SHA}",))
 
 
+def test_dataverse_gives_a_table_as_it_was_uploaded_and_trusts_no_checksum_of_it() -> None:
+    data = {"id": 3, "filename": "a.tab", "filesize": 9, "md5": MD5, "originalFileFormat": "text/csv"}
+    answer = {"data": {"files": [{"dataFile": data | {"originalFileName": "a.csv", "originalFileSize": 7}}]}}
+    (found,) = listed("dataverse", "https://h|doi:10.1/x", {"https://h/api/datasets": answer})
+    assert found.url == "https://h/api/access/datafile/3?format=original"
+    assert (found.filename, found.size_bytes, found.checksums) == ("a.csv", 7, ())
+
+
 def test_tcia_lists_the_plain_files_of_a_collection() -> None:
     base = "https://www.cancerimagingarchive.net/api/v1"
     table = {
@@ -227,6 +254,7 @@ def test_girder_and_http_are_their_url() -> None:
     assert listed("girder", "https://h/api/v1/collection/1/download", {})[0].filename == "girder.zip"
     (found,) = listed("http", "https://u:p@h:8/d/a%20b.zip?token=c0ffee", {})
     assert (found.filename, found.source) == ("a b.zip", "https://h:8/d/a%20b.zip")
+    assert listed("http", "http://[::1]:8/a.zip", {})[0].source == "http://[::1]:8/a.zip"
     with pytest.raises(SourceRefused):
         listed("http", "file:///etc/passwd", {})
 
