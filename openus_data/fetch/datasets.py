@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -272,14 +273,23 @@ def _take_folder(card: Card, given: Path, ledger: Ledger, run: _Run) -> DatasetR
 def _move_all(wanted: Sequence[Wanted], archives: Path, ledger: Ledger, run: _Run) -> tuple[FileReport, ...]:
     archives.mkdir(parents=True, exist_ok=True)
     places = [(want, archives / want.name) for want in wanted]
-    missing = sum(w.size_bytes or 0 for w, path in places if not _is_kept(w, path, ledger))
-    free = free_bytes(archives)
-    if missing > free:
-        raise NoSpace("the disk is too small for the archives", expected=f"{missing:,} bytes free", got=f"{free:,}")
+    missing = [(want.size_bytes or 0, path) for want, path in places if not _is_kept(want, path, ledger)]
+    expected, free = sum(size for size, _ in missing), free_bytes(archives)
+    if expected > free and (needed := sum(max(0, size - _held_bytes(path)) for size, path in missing)) > free:
+        raise NoSpace("the disk is too small for the archives", expected=f"{needed:,} bytes free", got=f"{free:,}")
     for parent in {path.parent for _, path in places}:
         parent.mkdir(parents=True, exist_ok=True)
-    run.meter.expect(missing)
+    run.meter.expect(expected)
     return tuple(run.transfers.map(lambda place: _move_one(*place, ledger, run), places))
+
+
+def _held_bytes(path: Path) -> int:
+    """What an earlier run left of a file, and need not come again or makes room for what comes."""
+    held = 0
+    for left in (path, path.with_name(f"{path.name}{PART_SUFFIX}")):
+        with suppress(FileNotFoundError):
+            held += left.lstat().st_size
+    return held
 
 
 def _move_one(want: Wanted, path: Path, ledger: Ledger, run: _Run) -> FileReport:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from openus_data.archive.names import safe_parts
+from openus_data.archive.names import Names, safe_parts
 from openus_data.card import Card, Download
 from openus_data.errors import ChecksumMismatch, NeedsPerson, SourceError, SourceRefused, UsageError
 from openus_data.fetch.ledger import Ledger
@@ -66,15 +66,14 @@ def make_plan(card: Card, ledger: Ledger, ask: Ask, mirror: str | None) -> tuple
     """The files of a card, in the card's order.
 
     Raises:
-        SourceError: a listing failed, a name is unsafe, or the host lists another checksum than the card.
+        SourceError: a listing failed, or the host lists another checksum than the card.
+        UnsafeArchive: a name is unsafe, or two are one on some file system.
     """
-    wanted = [w for download in card.downloads for w in _plan_download(card, download, ledger, ask, mirror)]
-    seen: dict[str, Wanted] = {}
+    wanted = tuple(w for download in card.downloads for w in _plan_download(card, download, ledger, ask, mirror))
+    names = Names()
     for want in wanted:
-        if want.name in seen:
-            raise SourceRefused("two downloads of one name", where=want.name, next_step="correct the card")
-        seen[want.name] = want
-    return tuple(wanted)
+        names.add_file(tuple(want.name.split("/")))
+    return wanted
 
 
 def _plan_download(card: Card, download: Download, ledger: Ledger, ask: Ask, mirror: str | None) -> Iterator[Wanted]:

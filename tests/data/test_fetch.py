@@ -23,6 +23,7 @@ from openus_data.archive import Limits
 from openus_data.card import Card, load_card
 from openus_data.errors import UsageError
 from openus_data.fetch import DatasetReport, FetchReport, fetch
+from openus_data.fetch import datasets as datasets_module
 from openus_data.fetch import tree as tree_module
 from openus_data.fetch.ledger import load_ledger
 from openus_data.store import folder_lock
@@ -245,6 +246,26 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_asked_for(tmp_path:
     assert only(report).error.startswith("the disk is too small for the archives; expected 1,152,921,504,606,846,976")
 
 
+def test_a_disk_with_room_for_what_is_still_missing_is_large_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, half = RANDOM.randbytes(len(ARCHIVE)), len(ARCHIVE) // 2
+    monkeypatch.setattr(datasets_module, "free_bytes", lambda _: half + 100)
+    with FaultyServer({"a.zip": ARCHIVE, "t.csv": table}) as server:
+        entries = [download(server.url(n), bytes=len(c), checksum=sha256(c)) for n, c in server.files.items()]
+        card = make_card(tmp_path, *entries)
+        archives = tmp_path / "root" / "toy" / "archives"
+        archives.mkdir(parents=True)
+        (archives / "a.zip").write_bytes(ARCHIVE)
+        (archives / "t.csv.part").write_bytes(table[: half // 2])
+        assert only(run(card, tmp_path)).error.startswith("the disk is too small for the archives")
+        assert server.log == []
+        (archives / "t.csv.part").write_bytes(table[:half])
+        assert only(run(card, tmp_path)).state == "done"
+        assert [a.path for a in server.log] == ["t.csv"]
+        assert server.log[0].range == f"bytes={half}-"
+
+
 def test_a_mirror_of_the_card_is_tried_when_the_origin_fails(tmp_path: Path) -> None:
     with FaultyServer({"b/other.zip": ARCHIVE}) as server:
         mirrors = [{"source": "http", "locator": server.url(p)} for p in ("nowhere.zip", "b/other.zip")]
@@ -444,6 +465,17 @@ def test_a_bomb_fails_its_dataset_and_leaves_no_tree(tmp_path: Path) -> None:
 def test_names_from_a_listing_cannot_climb(tmp_path: Path) -> None:
     card = make_card(tmp_path, download("http://origin.invalid/a.zip") | {"filename": "../../a.zip"})
     assert "a name with .." in only(run(card, tmp_path)).error
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("a.zip", "a.zip"), ("a.zip", "A.ZIP"), ("\u00e9.zip", "e\u0301.zip"), ("a", "a/b.zip")]
+)
+def test_downloads_whose_names_are_one_somewhere_are_refused(tmp_path: Path, first: str, second: str) -> None:
+    entries = [download("http://origin.invalid/x") | {"filename": n} for n in (first, second)]
+    report = only(run(make_card(tmp_path, *entries), tmp_path))
+    assert report.state == "failed"
+    assert "two " in report.error
+    assert "also" in report.error
 
 
 def test_two_runs_do_not_meet(tmp_path: Path) -> None:
