@@ -29,6 +29,7 @@ _STROKE_FLOOR = 48
 _MEDIAN = 5
 _HEADER_SHARE = 0.7
 _MAIN_SHARE, _EQUAL_SHARE, _PAGE = 0.5, 0.5, 128
+_EXACT_SHARE, _BRIGHT_SHARE = 0.8, 0.02
 _CONTRASTS = (16, 1)
 _COARSE_CELLS = 64
 _SOLID, _LEAST_FRAME = 0.9, 0.15
@@ -103,17 +104,27 @@ def _whole(side: int, cell: int) -> tuple[int, int]:
 
 def background_levels(grey: Grey) -> tuple[int, ...]:
     """Levels that are flat along the rim of a frame (H, W), or of a frame shown within it, the likelier first."""
-    levels = _frame_levels(grey)
+    return _with_those_within(grey, _frame_levels(grey))
+
+
+def _with_those_within(grey: Grey, levels: list[int]) -> tuple[int, ...]:
+    """The background levels of a picture (H, W) and those of a frame that it shows on a page or between bars."""
     step = max(2, max(grey.shape) // _COARSE_CELLS)
     few = np.ascontiguousarray(grey[::step, ::step])
+    bright = 0
     for least in _CONTRASTS if levels else ():
         off = (cv2.LUT(few, _distance_table(tuple(levels))) >= least).view(np.uint8)
+        bright = cv2.countNonZero(off) if least == max(_CONTRASTS) else bright
         inner = _frame_within(grey, off, step)
         if inner is None:
             continue
         on_page = min(levels) >= _PAGE  # elsewhere it may be echo alone
         fresh = _frame_levels(inner) if on_page else _rim_levels(inner, _MAIN_SHARE)
-        levels += [level for level in fresh if all(abs(level - known) > 1 for known in levels)]  # 1 may be dark echo
+        drawn = _line(inner, 0)
+        for level in fresh:
+            exact = np.count_nonzero(drawn == level) >= _EXACT_SHARE * len(drawn) and bright >= _BRIGHT_SHARE * few.size
+            if exact or all(abs(level - known) > 1 for known in levels):  # one level apart may be dark echo
+                levels.append(level)
     return tuple(levels)
 
 
@@ -188,8 +199,8 @@ def _frame_within(grey: Grey, off: Grey, step: int) -> Grey | None:
 def _smoothed(grey: Grey) -> tuple[Grey, tuple[int, ...]]:
     """A noisy picture smoothed, and the background that then shows along most of its rim; as it was if none does."""
     smooth: Grey = cv2.GaussianBlur(grey, (5, 5), 0)
-    levels = tuple(_rim_levels(smooth, _MAIN_SHARE))
-    return (smooth, levels) if levels else (grey, background_levels(grey))
+    levels = _rim_levels(smooth, _MAIN_SHARE)
+    return (smooth, _with_those_within(smooth, levels)) if levels else (grey, background_levels(grey))
 
 
 def _is_noisy(grey: Grey) -> bool:

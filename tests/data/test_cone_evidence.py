@@ -19,6 +19,36 @@ def test_flat_levels_on_the_rim_are_background_and_speckle_is_not() -> None:
     assert set(background_levels(header)) == {0, 94}
 
 
+def test_of_levels_about_as_frequent_the_darker_is_background() -> None:
+    frame = np.zeros((90, 120), np.uint8)
+    frame[:, 58:] = 1
+    assert background_levels(frame) == (0,)
+
+
+def test_a_level_along_one_side_alone_is_echo_that_the_frame_cuts() -> None:
+    frame = np.full((90, 120), 70, np.uint8)
+    cv2.fillPoly(frame, [np.array([(60, 20), (110, 89), (10, 89)])], 1)
+    assert background_levels(frame) == (70,)
+    frame[40:, :60] = 1
+    assert set(background_levels(frame)) == {70, 1}
+
+
+def test_a_page_shows_the_levels_of_its_frame() -> None:
+    page = np.full((300, 400), 230, np.uint8)
+    page[60:260, 40:340] = 0
+    page[60:90, 40:340] = 58
+    page[120:260, 100:280] = np.random.default_rng(1).integers(20, 200, (140, 180))
+    assert set(background_levels(page)) == {230, 58, 0}
+
+
+def test_a_level_above_the_bars_is_a_frames_own_if_its_rim_is_drawn_and_something_is_bright() -> None:
+    frame = np.zeros((300, 400), np.uint8)
+    frame[40:260, 50:350] = 1
+    assert background_levels(frame) == (0,)
+    frame[100:200, 120:280] = 90
+    assert background_levels(frame) == (0, 1)
+
+
 def test_strokes_of_text_are_no_echo_and_buttons_are_chrome() -> None:
     frame = np.zeros((600, 800), np.uint8)
     cv2.putText(frame, "DOE JANE 12:31", (100, 100), cv2.FONT_HERSHEY_SIMPLEX, 0.6, 255, 1, cv2.LINE_AA)
