@@ -40,10 +40,10 @@ POSSIBLE: Final = 0.03
 """Probability from which a line is a part of the text beside it, and worth a look by the OCR detector."""
 SURE: Final = 0.8
 """Probability from which a cleaned picture is not clean."""
-_ALONE: Final = 0.95
+_ALONE: Final = 0.8
 """Probability from which a line is text although the OCR detector does not see it: tissue goes before a name stays."""
 _UNSEEN: Final = 0.5
-"""Probability from which what the OCR detector had no time for is text."""
+"""Probability from which a line is text that the OCR detector had no time for, or lies in or beside what it saw."""
 _WHITE: Final = 150
 """Darkest channel from which a pixel over colour flow may be a white letter's."""
 _CONTEXT_PX: Final = 32
@@ -155,7 +155,10 @@ def _flagged(look: _Look, least: float) -> list[TextBox]:
 def _confirmed(look: _Look) -> list[TextBox]:
     """What the OCR detector leaves of it."""
     boxes = _flagged(look, POSSIBLE)
-    return confirmed(look.pixels, boxes, likely=_UNSEEN, sure=_ALONE) if boxes else []
+    if not boxes:
+        return []
+    likely = look.lines[look.scores >= _UNSEEN]
+    return confirmed(look.pixels, boxes, likely, likely=_UNSEEN, sure=_ALONE)
 
 
 def _in_picture(look: _Look, boxes: list[TextBox]) -> list[TextBox]:

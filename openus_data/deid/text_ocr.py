@@ -1,6 +1,6 @@
 """A closer look at what the gate proposes, by the text detector of the `[ocr]` extra (PP-OCR, models in its wheel).
 
-    boxes = confirmed(pixels, boxes, likely=0.3, sure=0.8)
+    boxes = confirmed(pixels, boxes, lines, likely=0.5, sure=0.8)
 
 Only the detector runs, on small crops: nothing is read, and what stands there is never held as text.
 """
@@ -8,6 +8,7 @@ Only the detector runs, on small crops: nothing is read, and what stands there i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, Final
 
@@ -21,34 +22,66 @@ from openus_data.records import Box, Pixels, TextBox
 _AROUND_PX: Final = 24
 _SMALL_PX: Final = 22
 """A line up to this tall is shown to the detector at twice its size."""
+_IN_BOX: Final = 0.3
+"""Least part of the smaller one that what the detector sees shares with a box."""
+_MARGIN: Final = 0.5
+"""Room around what the detector sees, as a part of its height, that stays the gate's."""
 _MOST_CROPS: Final = 12
 """Crops a picture: the rest keeps the gate's word, so that a still costs a bounded time."""
 
 
-def confirmed(pixels: Pixels, boxes: Sequence[TextBox], *, likely: float, sure: float) -> list[TextBox]:
+def confirmed(
+    pixels: Pixels, boxes: Sequence[TextBox], lines: NDArray[np.int64], *, likely: float, sure: float
+) -> list[TextBox]:
     """Boxes after a closer look, the most likely first.
 
     Args:
         pixels: uint8 (H, W) or (H, W, 3).
         boxes: what the gate proposes, the most likely first.
-        likely: score from which a box that was not looked at is kept.
+        lines: half-open boxes of lines that are likely by themselves, int (N, 4): no part of them is left out.
+        likely: score from which a box is kept that was not looked at, or whose row goes on in what the detector saw.
         sure: score from which a box is kept without the detector's agreement.
 
     Raises:
         MissingExtra: the extra is not installed.
     """
     detector = _detector()
+    looked_at, others = boxes[:_MOST_CROPS], boxes[_MOST_CROPS:]
+    seen = [_seen(detector, pixels, found.box) for found in looked_at]
+    texts = [found.box for found, mine in zip(looked_at, seen, strict=True) if mine]
     kept = []
-    for number, found in enumerate(boxes):
-        if number >= _MOST_CROPS:
-            kept += [found] if found.score >= likely else []
-            continue
-        seen = [box for box in _look(detector, pixels, found.box) if _share(box, found.box) > 0.3]
-        if seen:
-            kept.append(TextBox(box=_union([found.box, *seen], pixels.shape), score=1.0, detector="ocr"))
+    for found, mine in zip(looked_at, seen, strict=True):
+        if mine:
+            kept.append(TextBox(box=_tight(found.box, mine, lines, pixels.shape), score=1.0, detector="ocr"))
         elif found.score >= sure:
             kept.append(found)
-    return kept
+        elif found.score >= likely and any(_share(found.box, text) for text in texts):
+            kept.append(replace(found, box=_tight(found.box, [], lines, pixels.shape)))
+    return kept + [found for found in others if found.score >= likely]
+
+
+def _tight(box: Box, seen: list[Box], lines: NDArray[np.int64], shape: tuple[int, ...]) -> Box:
+    """What the detector saw in a gate's box, some of the box around it, and the likely lines in the box.
+
+    The rest of the box is what the gate took for more letters beside them: mostly a layer of tissue.
+    """
+    parts = [line for line in (_box(row) for row in lines) if _share(line, box) > _IN_BOX]
+    if seen:
+        whole = _union(seen, shape)
+        margin = round(_MARGIN * (whole[3] - whole[1]))
+        x0, y0, x1, y1 = (side + step for side, step in zip(whole, (-margin, -margin, margin, margin), strict=True))
+        parts += [whole, (max(box[0], x0), max(box[1], y0), min(box[2], x1), min(box[3], y1))]
+    return _union(parts, shape) if parts else box
+
+
+def _box(row: NDArray[np.int64]) -> Box:
+    x0, y0, x1, y1 = row.tolist()
+    return x0, y0, x1, y1
+
+
+def _seen(detector: Any, pixels: Pixels, box: Box) -> list[Box]:
+    """What the detector finds in a box and not just near it."""
+    return [found for found in _look(detector, pixels, box) if _share(found, box) > _IN_BOX]
 
 
 def _look(detector: Any, pixels: Pixels, box: Box) -> list[Box]:
