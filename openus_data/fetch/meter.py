@@ -40,6 +40,8 @@ class Meter(Watcher):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._mutex:
+            self._show()
         self._progress.__exit__(kind, error, trace)
 
     def expect(self, size: int) -> None:
@@ -47,7 +49,7 @@ class Meter(Watcher):
         with self._mutex:
             self._expected += size
             if self._expected > 0:
-                self._progress.expect(-(-self._expected // _MEGABYTE))
+                self._progress.expect(_megabytes(self._expected))
 
     def hold(self, size: int) -> None:
         """Count bytes that were here before, without taking them for speed."""
@@ -64,13 +66,25 @@ class Meter(Watcher):
                 return
             self._noted = now
             self._window = [*self._window[-20:], (now, self._seen)]
-            megabytes = max(0, self._seen) // _MEGABYTE
-            self._progress.advance(megabytes - self._shown_mb, note=f"{self._rate():.1f} MB/s")
-            self._shown_mb = megabytes
+            self._show()
             if now - self._spoke > _LINE_EVERY_S and not self._quiet:
                 self._spoke = now
-                logger.info("fetch: %d of %d MB, %.1f MB/s", megabytes, self._expected // _MEGABYTE, self._rate())
+                expected_mb = _megabytes(self._expected)
+                logger.info("fetch: %d of %d MB, %.1f MB/s", self._shown_mb, expected_mb, self._rate())
+
+    def _show(self) -> None:
+        """Bring the bar up to date."""
+        seen_mb = max(0, _megabytes(self._seen))
+        self._progress.advance(seen_mb - self._shown_mb, note=f"{self._rate():.1f} MB/s")
+        self._shown_mb = seen_mb
 
     def _rate(self) -> float:
+        if not self._window:
+            return 0.0
         (then, before), (now, seen) = self._window[0], self._window[-1]
         return max(0.0, (seen - before) / _MEGABYTE / (now - then)) if now > then else 0.0
+
+
+def _megabytes(size: int) -> int:
+    """Megabytes begun, so that what is done and what is expected end on the same number."""
+    return -(-size // _MEGABYTE)

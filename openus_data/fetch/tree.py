@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,8 @@ from openus_data.errors import DamagedArchive
 from openus_data.fetch.ledger import Ledger, Tree
 from openus_data.fetch.plan import Wanted
 from openus_data.patterns import matches
+
+logger = logging.getLogger(__name__)
 
 FILES_DIR: Final = "files"
 _UNPACKER: Final = 1
@@ -72,7 +75,10 @@ def _build(
     with staging(target) as aside:
         sink = Sink(aside, limits, stop)
         fill(sink)
-        sizes = [entry.stat().st_size for entry in _files(aside)]
+        entries = _files(aside)
+        if pointers := _count_pointers(entries):
+            logger.warning("%s: %d files are Git LFS pointers, not the files themselves", folder.name, pointers)
+        sizes = [entry.stat().st_size for entry in entries]
         publish_folder(aside, target)
     ledger.tree = Tree(stamp=stamp, files=len(sizes), bytes=sum(sizes))
     ledger.save()
@@ -90,8 +96,11 @@ def _fill(wanted: Sequence[Wanted], archives: Path, sink: Sink) -> None:
                 unpack_into(path, sink)
     for want in (w for w in wanted if w.download.inner):
         _unpack_inner(want, sink)
-    if any(w.download.source == "github" for w in wanted):
-        _refuse_pointers(sink.root)
+    if any(w.download.source == "github" for w in wanted) and (pointers := _count_pointers(_files(sink.root))):
+        raise DamagedArchive(
+            f"{pointers} files are Git LFS pointers, not the files themselves",
+            next_step="clone the repository with git lfs and use --from",
+        )
 
 
 def _unpack_inner(want: Wanted, sink: Sink) -> None:
@@ -116,22 +125,14 @@ def _fill_from_folder(source: Path, sink: Sink) -> None:
     copy_folder(source, sink, skip={*archives, *parts})
 
 
-def _refuse_pointers(folder: Path) -> None:
-    """Git LFS leaves small text files where the pictures should be.
-
-    Raises:
-        DamagedArchive: there are such files.
-    """
+def _count_pointers(entries: Iterable[os.DirEntry[str]]) -> int:
+    """How many files are the small texts that Git LFS leaves where the pictures should be."""
     count = 0
-    for entry in _files(folder):
+    for entry in entries:
         if entry.stat().st_size < _POINTER_BYTES:
             with Path(entry.path).open("rb") as handle:
                 count += handle.read(len(_POINTER)) == _POINTER
-    if count:
-        raise DamagedArchive(
-            f"{count} files are Git LFS pointers, not the files themselves",
-            next_step="clone the repository with git lfs and use --from",
-        )
+    return count
 
 
 def _files(folder: Path) -> list[os.DirEntry[str]]:

@@ -24,6 +24,7 @@ from openus_data.card import Card, load_card
 from openus_data.errors import UsageError
 from openus_data.fetch import DatasetReport, FetchReport, fetch
 from openus_data.fetch import datasets as datasets_module
+from openus_data.fetch import meter as meter_module
 from openus_data.fetch import tree as tree_module
 from openus_data.fetch.ledger import load_ledger
 from openus_data.store import folder_lock
@@ -454,6 +455,42 @@ def test_git_lfs_pointers_are_not_taken_for_pictures(tmp_path: Path) -> None:
     assert "1 files are Git LFS pointers" in only(run(card, tmp_path, mirror=str(tmp_path / "m"))).error
 
 
+def test_git_lfs_pointers_from_elsewhere_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    have = tmp_path / "have"
+    have.mkdir()
+    (have / "z.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    (have / "small.txt").write_bytes(b"version")
+    assert only(run(make_card(tmp_path, MANUAL, **STEPS), tmp_path, from_path=have)).state == "done"
+    assert "toy: 1 files are Git LFS pointers, not the files themselves" in caplog.text
+
+
+def test_the_bar_ends_where_it_said_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, int] = {"total": 0, "done": 0}
+
+    class Bar:
+        def __init__(self, title: str, **_: Any) -> None:
+            assert title == "fetch"
+
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def expect(self, total: int) -> None:
+            told["total"] = total
+
+        def advance(self, units: int, *, note: str) -> None:
+            assert note.endswith(" MB/s")
+            told["done"] += units
+
+    monkeypatch.setattr(meter_module, "Progress", Bar)
+    with meter_module.Meter(quiet=False) as meter:
+        meter.expect(20_009_882)
+        meter.hold(5_000_000)
+        for _ in range(3):
+            meter.add(5_003_294)  # quicker than the bar is drawn
+    assert told == {"total": 21, "done": 21}
+
+
 def test_a_bomb_fails_its_dataset_and_leaves_no_tree(tmp_path: Path) -> None:
     with FaultyServer({"a.zip": make_zip({"zeros": bytes(30 << 20)})}) as server:
         card = make_card(tmp_path, download(server.url("a.zip")))
@@ -522,8 +559,12 @@ def slow_dataset(tmp_path: Path, server: FaultyServer) -> None:
 SLOW = {f"{n}.zip": make_zip({f"{n}/{i}.png": RANDOM.randbytes(60_000) for i in range(12)}) for n in ("a1", "a2", "b1")}
 
 
+SMALL = {f"{n}{i}.png": RANDOM.randbytes(40_000) for n in ("a3-", "b2-") for i in range(8)}
+
+
 def test_kill_9_at_random_moments_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    with FaultyServer(dict(SLOW), block_bytes=16_000, delay_s=0.004) as server:
+    files = SMALL | SLOW
+    with FaultyServer(dict(files), block_bytes=16_000, delay_s=0.004) as server:
         slow_dataset(tmp_path, server)
         undisturbed = start(tmp_path, tmp_path / "undisturbed")
         undisturbed.communicate()
@@ -540,8 +581,8 @@ def test_kill_9_at_random_moments_ends_with_the_same_bytes(tmp_path: Path) -> No
             process.communicate()
             killed += 1
             names = {p.name for p in (tmp_path / "root" / "toy").rglob("*") if p.is_file()}
-            for name in names & set(SLOW):  # what has its final name is whole
-                assert (tmp_path / "root" / "toy" / "archives" / name).read_bytes() == SLOW[name]
+            for name in names & set(files):  # what has its final name is whole
+                assert (tmp_path / "root" / "toy" / "archives" / name).read_bytes() == files[name]
         last = start(tmp_path, tmp_path / "root")
         last.communicate()
         assert last.returncode == 0
