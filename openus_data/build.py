@@ -50,6 +50,7 @@ __all__ = ["BuildReport", "BuildRequest", "build"]
 logger = logging.getLogger(__name__)
 _MOST_NAMES: Final = 3
 _NO_LIMITS: Final = TaskLimits(seconds=0, memory_mb=0)
+_RECORDS_AT_ONCE: Final = 256
 _FEW_SAMPLES, _FEW_BYTES = 500, 128 << 20
 """So little is written to shards by the main process: a worker takes longer to start."""
 
@@ -314,9 +315,14 @@ def _write_records(staging: Staging, first: FirstStage, table: SampleTable, buil
     path = staging.new / RECORDS_NAME
     path.unlink(missing_ok=True)
     with Journal(path) as journal:
+        waiting: list[bytes] = []
         for (book, start), low, high in zip(records.tolist(), firsts, ends, strict=True):
             places = [_place(built, names, int(index)) for index in order[low:high]]
-            journal.append(placed_parts(staging.packed_at(book, start), places))
+            waiting += placed_parts(staging.packed_at(book, start), places)
+            if len(waiting) == _RECORDS_AT_ONCE:
+                journal.append(waiting)
+                waiting = []
+        journal.append(waiting)
 
 
 def _place(built: _Built, names: list[str], index: int) -> Place:

@@ -78,6 +78,8 @@ class LocalExecutor(Executor):
                 self._dismiss()
 
     def _dismiss(self) -> None:
+        for worker in self._idle:  # all at once: the system takes a while to clear up after each
+            worker.process.kill()
         while self._idle:
             self._idle.pop().end()
 

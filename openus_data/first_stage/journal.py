@@ -180,7 +180,8 @@ class Journal(AbstractContextManager["Journal"]):
         assert self._handle is not None, "used outside its block"
         try:
             self._wait_for_sync()
-            os.fsync(self._handle.fileno())
+            if os.fstat(self._handle.fileno()).st_nlink:  # the build is not over, and the next run goes on from here
+                os.fsync(self._handle.fileno())
         finally:
             self._syncs.shutdown()
             self._handle.close()

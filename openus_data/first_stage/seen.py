@@ -61,7 +61,7 @@ class SeenFiles:
 
     def save(self, keys: Iterable[int]) -> None:
         """Keep these keys for the next build; a folder that cannot be written costs time then, and nothing else."""
-        found = np.unique(np.fromiter(keys, np.uint64))
+        found = np.sort(np.fromiter(set(keys), np.uint64))
         if np.array_equal(found, self._keys) or not self._path.parents[2].is_dir():
             return
         with suppress(OSError):
