@@ -24,7 +24,7 @@ from openus_data.records import Box, Cone, Region
 
 _REACH_CELLS = 2.0
 _LEAST_SIDE_PX = 16
-_LEAST_PART, _LEAST_EXTENT = 0.02, 0.1
+_LEAST_PART, _LEAST_EXTENT, _LARGE_PART = 0.02, 0.1, 0.15
 _SURE = 0.9
 _HAZE_PRICE = 0.4
 
@@ -70,6 +70,8 @@ def _look(evidence: Evidence, boxes: Sequence[Box], seen: str) -> Cone:
 def _too_small(found: Found, evidence: Evidence) -> bool:
     """Whether this is a bar or a button rather than a scan area."""
     height, width = evidence.level.shape
+    if found.score.area > _LARGE_PART * height * width:
+        return False
     x0, y0, x1, y1 = extent(found.outline)
     small: bool = min(x1 - x0, y1 - y0) < _LEAST_EXTENT * min(height, width)
     return small or found.score.area < _LEAST_PART * height * width

@@ -171,29 +171,36 @@ def _goes_round(grey: Grey, level: int) -> bool:
 
 
 def _frame_within(grey: Grey, off: Grey, step: int) -> Grey | None:
-    """The frame on a page or between bars: the largest part off the background, if a solid rectangle.
+    """The frame on a page or between bars: a large part off the background, if a solid rectangle.
 
     Args:
         grey: (H, W).
-        off: one pixel in `step` of each axis, 1 where it differs from the background.
+        off: one pixel in `step` of each axis, 1 where it differs from the background; written to.
         step: px.
     """
-    if cv2.countNonZero(off) < _SOLID * _LEAST_FRAME * off.size:
+    least = _SOLID * _LEAST_FRAME * off.size
+    if cv2.countNonZero(off) < least:
         return None
-    count, labels = cv2.connectedComponents(off, connectivity=4, ltype=cv2.CV_16U)
-    if count < 2:
-        return None
-    areas = np.bincount(labels.ravel())
-    areas[0] = 0
-    largest = int(areas.argmax())
-    area = int(areas[largest])
-    if area < _SOLID * _LEAST_FRAME * off.size:
-        return None
-    x, y, w, h = cv2.boundingRect((labels == largest).view(np.uint8))
+    x, y, w, h, area = _part_at_the_middle(off)
+    if area < least:
+        _, _, stats, _ = cv2.connectedComponentsWithStats(off, connectivity=4)
+        x, y, w, h, area = stats[1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())].tolist()
     if area < _SOLID * w * h or w * h < _LEAST_FRAME * off.size:
         return None
     inside = grey[step * (y + 1) : step * (y + h - 1), step * (x + 1) : step * (x + w - 1)]
     return inside if min(inside.shape) > 2 * step else None
+
+
+def _part_at_the_middle(off: Grey) -> tuple[int, int, int, int, int]:
+    """Box (x, y, width, height) and area of the part at the middle of a picture (H, W), 0 where there is none.
+
+    It is mostly the largest one, and filling it takes a quarter of the time that finding all takes.
+    """
+    row, column = off.shape[0] // 2, off.shape[1] // 2
+    if not off[row, column]:
+        return 0, 0, 0, 0, 0
+    area, _, _, (x, y, width, height) = cv2.floodFill(off, None, (column, row), 2)
+    return x, y, width, height, area
 
 
 def _smoothed(grey: Grey) -> tuple[Grey, tuple[int, ...]]:

@@ -47,11 +47,15 @@ def fill(mask: NDArray[np.uint8], polygon: Polygon) -> None:
     start = np.minimum(np.maximum(np.ceil(y - 0.5), 0), height).astype(np.intp)  # the first row below each vertex
     end = rolled(start)
     counts = np.abs(end - start)
-    edge = np.arange(len(polygon)).repeat(counts)
-    row = np.minimum(start, end)[edge] + np.arange(len(edge)) - (counts.cumsum() - counts)[edge]
-    slope = (rolled(x) - x)[edge] / (rolled(y) - y)[edge]
-    at = x[edge] + (row + 0.5 - y[edge]) * slope
-    crossing = row * (width + 1) + np.minimum(np.maximum(np.ceil(at - 0.5), 0), width).astype(np.intp)
+    table = np.empty((3, len(x)))  # of each side the first row, less the number of earlier crossings; slope; x at row 0
+    table[0] = np.minimum(start, end) - (counts.cumsum() - counts)
+    table[1] = (rolled(x) - x) / np.where(counts > 0, rolled(y) - y, 1.0)
+    table[2] = x - y * table[1]
+    row, slope, at = table.take(np.arange(len(x)).repeat(counts), axis=1)
+    row += np.arange(len(row))
+    at += (row + 0.5) * slope
+    column = np.minimum(np.maximum(np.ceil(at - 0.5), 0), width)
+    crossing = (row * (width + 1) + column).astype(np.intp)
     crossing.sort()  # a closed line crosses every row an even time
     row = crossing[::2] // (width + 1)
     pixels, ones = mask.reshape(-1).data, b"\1" * width
