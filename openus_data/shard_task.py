@@ -8,9 +8,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import FileIO
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +25,10 @@ from openus_data.first_stage.journal import OpenBlobs, read_record
 from openus_data.manifest import check_columns, table_of_json
 from openus_data.schema import MANIFEST_NAME, MASK_SUFFIX, METADATA_SUFFIX, manifest_schema, shard_name
 from openus_data.shards import ShardWriter, Sidecar, member_offsets, read_sidecar, sidecar_path
+
+_READ_AT_ONCE, _READ_AHEAD = 8, 2
+_Files = tuple[str, list[tuple[str, bytes]]]
+"""A sample's id, and suffix and bytes of each of its files."""
 
 
 class PlannedSample(NamedTuple):
@@ -97,26 +104,30 @@ def write_shard(plan: ShardPlan) -> ShardResult:
         CorpusError: staged bytes are missing or damaged.
     """
     try:
-        ready = _gather(plan)
-        digest = _plan_digest(ready)
-        name = shard_name(plan.split, plan.index)
-        old = _sidecar_of_plan(plan.out / name, digest)
-        if old:
-            _discard(plan.target / name)
-        sidecar = old or _sidecar_of_plan(plan.target / name, digest) or _write(plan, ready, digest)
+        name, is_old = shard_name(plan.split, plan.index), False
+        ready, sidecar = list[_Ready](), None
+        if any(sidecar_path(folder / name).exists() for folder in (plan.out, plan.target)):
+            ready += _gather(plan)
+            digest = _plan_digest(ready)
+            sidecar = _sidecar_of_plan(plan.out / name, digest)
+            if sidecar:
+                is_old = True
+                _discard(plan.target / name)
+            sidecar = sidecar or _sidecar_of_plan(plan.target / name, digest)
+        if sidecar is None:
+            ready, sidecar = _write(plan, ready or _gather(plan))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise NoSpace("the disk is full while shards are written", next_step="free space and run again") from error
         raise
     places = _places(ready)
     rows = _stream(_table(name, ready, [image for image, _ in places]))
-    return ShardResult(name=name, sidecar=sidecar, is_old=old is not None, rows=rows, places=places)
+    return ShardResult(name=name, sidecar=sidecar, is_old=is_old, rows=rows, places=places)
 
 
-def _gather(plan: ShardPlan) -> list[_Ready]:
+def _gather(plan: ShardPlan) -> Iterator[_Ready]:
     paths = book_paths(plan.out)
     handles: dict[int, FileIO] = {}
-    ready = []
     try:
         for sample in plan.samples:
             if sample.book not in handles:
@@ -128,11 +139,10 @@ def _gather(plan: ShardPlan) -> list[_Ready]:
                 raise CorpusError("a staged picture is gone", where=shard_name(plan.split, plan.index))
             row = decided_row(header["row"], split=plan.split, duplicate_group=sample.duplicate_group)
             metadata = f"{row}\n".encode()
-            ready.append(_Ready(sample_id=header["id"], suffix=header["suffix"], metadata=metadata, bytes=place))
+            yield _Ready(sample_id=header["id"], suffix=header["suffix"], metadata=metadata, bytes=place)
     finally:
         for handle in handles.values():
             handle.close()
-    return ready
 
 
 def _sizes(sample: _Ready) -> list[int]:
@@ -166,14 +176,46 @@ def _discard(shard: Path) -> None:
     sidecar_path(shard).unlink(missing_ok=True)
 
 
-def _write(plan: ShardPlan, ready: Sequence[_Ready], digest: str) -> Sidecar:
-    with OpenBlobs() as blobs, ShardWriter(plan.target, plan.split, plan.index, plan=digest) as shard:
-        for sample in ready:
-            files = [(sample.suffix, blobs.read(sample.bytes.image)), (METADATA_SUFFIX, sample.metadata)]
-            if sample.bytes.mask is not None:
-                files.append((MASK_SUFFIX, blobs.read(sample.bytes.mask)))
-            shard.add(sample.sample_id, files)
-    return shard.sidecar.without_members()
+def _write(plan: ShardPlan, samples: Iterable[_Ready]) -> tuple[list[_Ready], Sidecar]:
+    """Write the shard; what it is made from is found out meanwhile, and read by a thread a little ahead."""
+    ready = list[_Ready]()
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="read") as reader,
+        OpenBlobs() as blobs,
+        ShardWriter(plan.target, plan.split, plan.index) as shard,
+    ):
+        coming: deque[Future[list[_Files]]] = deque()
+        for some in _batched(samples, _READ_AT_ONCE):
+            ready += some
+            coming.append(reader.submit(_read, blobs, some))
+            if len(coming) > _READ_AHEAD:
+                _add(shard, coming.popleft().result())
+        while coming:
+            _add(shard, coming.popleft().result())
+        shard.plan = _plan_digest(ready)
+    return ready, shard.sidecar.without_members()
+
+
+def _read(blobs: OpenBlobs, samples: Sequence[_Ready]) -> list[_Files]:
+    found = []
+    for sample in samples:
+        files = [(sample.suffix, blobs.read(sample.bytes.image)), (METADATA_SUFFIX, sample.metadata)]
+        if sample.bytes.mask is not None:
+            files.append((MASK_SUFFIX, blobs.read(sample.bytes.mask)))
+        found.append((sample.sample_id, files))
+    return found
+
+
+def _add(shard: ShardWriter, samples: Iterable[_Files]) -> None:
+    for sample_id, files in samples:
+        shard.add(sample_id, files)
+
+
+def _batched(samples: Iterable[_Ready], size: int) -> Iterator[tuple[_Ready, ...]]:
+    """The samples, `size` at a time."""
+    left = iter(samples)
+    while some := tuple(islice(left, size)):
+        yield some
 
 
 def _places(ready: Sequence[_Ready]) -> tuple[tuple[list[int], list[int] | None], ...]:

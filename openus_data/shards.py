@@ -33,8 +33,9 @@ RECORD_BYTES: Final = 20 * BLOCK_BYTES
 MAX_NAME_BYTES: Final = 100
 MAX_MEMBER_BYTES: Final = 8**11 - 1
 
+_WRITE_BYTES: Final = 1 << 20
 _SYNC_BYTES: Final = 32 << 20
-_MOST_UNDER_WAY: Final = 16
+_MOST_UNDER_WAY: Final = 8
 _END: Final = b"\0" * (2 * BLOCK_BYTES)
 _OCTAL: Final = re.compile(rb"[0-7]{11}")
 
@@ -81,7 +82,8 @@ class Sidecar:
         head = json.dumps(
             {"samples": self.samples, "bytes": self.size_bytes, "sha256": self.sha256, "plan": self.plan}
         )[:-1]
-        lines = ",\n".join(json.dumps({"name": m.name, "offset": m.offset, "size": m.size}) for m in self.members)
+        # a name holds nothing that JSON would write otherwise
+        lines = ",\n".join(f'{{"name": "{m.name}", "offset": {m.offset}, "size": {m.size}}}' for m in self.members)
         return f'{head}, "members": [\n{lines}\n]}}\n'.encode()
 
 
@@ -93,18 +95,22 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         split: one of schema.SPLITS.
         index: number of the shard in its split.
         plan: digest of what it is made from, kept in the sidecar.
+
+    Attributes:
+        plan: the same; may be set until the block ends.
     """
 
     def __init__(self, out: Path, split: str, index: int, *, plan: str = "") -> None:
         self.name = shard_name(split, index)
-        self._plan = plan
+        self.plan = plan
         self._path = out / self.name
         self._context = write_aside(self._path)
         self._handle: BinaryIO | None = None
         self._digest = hashlib.sha256()
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="shard")
         self._under_way: deque[Future[None]] = deque()
-        self._synced = 0
+        self._held: list[bytes] = []
+        self._written = self._synced = 0
         self._members: list[Member] = []
         self._samples = 0
         self._offset = 0
@@ -126,13 +132,13 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         """
         if not SAMPLE_ID_PATTERN.fullmatch(sample_id):
             raise CorpusError("a sample id that WebDataset would cut", where=sample_id, expected="[a-z0-9_-]+")
-        first, at, parts = len(self._members), self._offset, list[bytes]()
+        first = len(self._members)
         for suffix, data in files:
             name = f"{sample_id}.{suffix}"
-            self._members.append(Member(name=name, offset=at + BLOCK_BYTES, size=len(data)))
-            parts += (tar_header(name, len(data)), data, b"\0" * (-len(data) % BLOCK_BYTES))
-            at += tar_bytes(len(data))
-        self._write(b"".join(parts))
+            self._members.append(Member(name=name, offset=self._offset + BLOCK_BYTES, size=len(data)))
+            self._hold(tar_header(name, len(data)), data, b"\0" * (-len(data) % BLOCK_BYTES))
+        if self._offset - self._written > _WRITE_BYTES:
+            self._write()
         self._samples += 1
         return self._members[first]
 
@@ -148,8 +154,9 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
     ) -> None:
         try:
             if kind is None:
-                self._write(_END)
-                self._write(b"\0" * (-self._offset % RECORD_BYTES))
+                self._hold(_END)
+                self._hold(b"\0" * (-self._offset % RECORD_BYTES))
+                self._write()
                 self._wait_for(0)
         except BaseException as failure:
             self._context.__exit__(type(failure), failure, failure.__traceback__)
@@ -163,19 +170,25 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
                 size_bytes=self._offset,
                 sha256=self._digest.hexdigest(),
                 members=tuple(self._members),
-                plan=self._plan,
+                plan=self.plan,
             )
             write_bytes_aside(sidecar_path(self._path), self._sidecar.to_json())
 
-    def _write(self, data: bytes) -> None:
+    def _hold(self, *parts: bytes) -> None:
+        self._held += parts
+        self._offset += sum(map(len, parts))
+
+    def _write(self) -> None:
         if self._handle is None:
             raise CorpusError("the shard is not open", where=self.name)
+        data = b"".join(self._held)
+        self._held.clear()
         self._handle.write(data)
-        self._offset += len(data)
+        self._written = self._offset
         self._under_way.append(self._beside.submit(self._digest.update, data))
-        if self._offset - self._synced > _SYNC_BYTES:
+        if self._written - self._synced > _SYNC_BYTES:
             self._under_way.append(self._beside.submit(os.fsync, self._handle.fileno()))
-            self._synced = self._offset
+            self._synced = self._written
         self._wait_for(_MOST_UNDER_WAY)
 
     def _wait_for(self, left: int) -> None:

@@ -182,7 +182,8 @@ def decided_row(undecided: str, *, split: str, duplicate_group: str | None) -> s
     In JSON a quote within a text has a backslash before it, so that only the row's own members are found.
     """
     for name, value in (("split", split), ("duplicate_group", duplicate_group)):
-        undecided = undecided.replace(f'"{name}": null', f'"{name}": {json.dumps(value)}', 1)
+        if value is not None:
+            undecided = undecided.replace(f'"{name}": null', f'"{name}": {json.dumps(value)}', 1)
     return undecided
 
 
