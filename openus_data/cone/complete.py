@@ -29,16 +29,19 @@ _DEEPER, _WIDER = 0.8, 0.4
 """How much deeper and wider a shape may be than its echo is at first sight, as parts of its size."""
 
 
-def complete(shape: Shape, distance: Grey) -> Shape:
+def complete(shape: Shape, distance: Grey, *, faint: bool = True) -> Shape:
     """The shape, in pixels, with hidden sides moved out and a margin of half a pixel.
 
     Args:
         shape: on its edges.
         distance: uint8 (H, W), 0 on the background.
+        faint: whether scattered pixels beyond the border may be echo; they are not where all of the frame is noisy.
     """
     if isinstance(shape, Fan):
-        return _with_margin_fan(_deeper_fan(_symmetric(shape, distance), distance), distance.shape)
-    return _with_margin_slab(_wider(_deeper_slab(_to_the_rim(shape, distance), distance), distance), distance.shape)
+        shape = _symmetric(shape, distance)
+        return _with_margin_fan(_deeper_fan(shape, distance) if faint else shape, distance.shape)
+    shape = _to_the_rim(shape, distance)
+    return _with_margin_slab(_wider(_deeper_slab(shape, distance), distance) if faint else shape, distance.shape)
 
 
 def _deeper_fan(fan: Fan, distance: Grey) -> Fan:

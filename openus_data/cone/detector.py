@@ -101,6 +101,6 @@ def _found_cone(found: Found, evidence: Evidence, method: str) -> Cone:
     height, width = evidence.grey.shape
     shape = to_frame(found.shape, evidence.level.shape, evidence.scale, (height, width))
     shape = refine(shape, evidence.distance, _REACH_CELLS * max(evidence.scale))
-    shape = complete(shape, evidence.distance)
+    shape = complete(shape, evidence.distance, faint=not evidence.noisy)
     merit = found.merit - _HAZE_PRICE * is_hazy(found, evidence)
     return to_cone(shape, height, width, confidence=confidence(merit), method=method)

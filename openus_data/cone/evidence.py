@@ -48,6 +48,7 @@ class Evidence:
         grey: uint8 (H, W), brightness of the frame, of a clip the maximum over time; smoothed where all of it is noisy.
         distance: uint8 (H, W), distance of every pixel to the nearest background level.
         backgrounds: levels that reach the rim of the frame; empty where echo fills the frame.
+        noisy: the frame is noisy up to its rim, so that no level of it is exact.
         scale: (x, y), pixels per cell.
     """
 
@@ -57,6 +58,7 @@ class Evidence:
     grey: Grey
     distance: Grey
     backgrounds: tuple[int, ...]
+    noisy: bool
     scale: tuple[float, float]
 
 
@@ -67,7 +69,8 @@ def gather(grey: Grey, spread: Grey | None = None) -> Evidence:
         grey: uint8 (H, W).
         spread: uint8 (H, W), maximum less minimum over a clip, or None.
     """
-    grey, backgrounds = _smoothed(grey) if _is_noisy(grey) else (grey, background_levels(grey))
+    noisy = _is_noisy(grey)
+    grey, backgrounds = _smoothed(grey) if noisy else (grey, background_levels(grey))
     distance = _distance(grey, backgrounds)
     height, width = grey.shape
     cell = _cell_px(max(height, width))
@@ -87,6 +90,7 @@ def gather(grey: Grey, spread: Grey | None = None) -> Evidence:
         grey=grey,
         distance=distance,
         backgrounds=backgrounds,
+        noisy=noisy,
         scale=(wide / cols, high / rows),
     )
 

@@ -192,6 +192,13 @@ def test_noise_over_a_page_hides_no_frame() -> None:
     assert quality(made, detect(noisy)) > 0.95
 
 
+def test_noise_below_a_dark_far_end_is_no_faint_echo() -> None:
+    made = phantom(940_005, geometry="sector", width=640, height=480, conditions=("dark_far",))
+    noise = np.random.default_rng(2).normal(0, 2.5, made.image.shape)
+    noisy = np.clip(made.image + noise, 0, 255).astype(np.uint8)
+    assert quality(made, detect(noisy)) > 0.9
+
+
 def test_real_pictures_keep_their_floor(realdata: Path) -> None:
     """Every third annotated picture; the whole set is the business of benchmarks/cone.py."""
     entries = [e for e in json.loads((realdata / "annotations.json").read_text())["images"] if not e.get("ambiguous")]
