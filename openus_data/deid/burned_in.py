@@ -40,7 +40,7 @@ POSSIBLE: Final = 0.03
 """Probability from which a line is a part of the text beside it, and worth a look by the OCR detector."""
 SURE: Final = 0.8
 """Probability from which a cleaned picture is not clean."""
-_ALONE: Final = 0.8
+_ALONE: Final = 0.95
 """Probability from which a line is text although the OCR detector does not see it: tissue goes before a name stays."""
 _UNSEEN: Final = 0.5
 """Probability from which a line is text that the OCR detector had no time for, or lies in or beside what it saw."""
@@ -181,11 +181,15 @@ def find_text_in_clip(
     return find_text(darkest, inside, ocr=ocr)
 
 
-def remove_text(pixels: Pixels, boxes: Sequence[TextBox]) -> Pixels:
-    """The picture with the text in the boxes filled from its neighbourhood; a copy, or the same without boxes."""
-    if not boxes:
-        return pixels
-    return filled(pixels, [found.box for found in boxes])
+def remove_text(pixels: Pixels, boxes: Sequence[TextBox], inside: NDArray[np.bool_] | None = None) -> Pixels:
+    """The picture with the text in the boxes filled from its neighbourhood; a copy, or the same without boxes.
+
+    Args:
+        pixels: uint8 (H, W) or (H, W, 3).
+        boxes: what `find_text` found.
+        inside: what is filled and may be filled from, bool (H, W); None for all of the picture.
+    """
+    return filled(pixels, [found.box for found in boxes], inside) if boxes else pixels
 
 
 def rows_around(

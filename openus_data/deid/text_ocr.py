@@ -21,7 +21,11 @@ from openus_data.records import Box, Pixels, TextBox
 
 _AROUND_PX: Final = 24
 _SMALL_PX: Final = 22
-"""A line up to this tall is shown to the detector at twice its size."""
+"""A line up to this tall is shown to the detector at twice its size, and then at four times."""
+_CONTRAST: Final = (2.0, 99.5)
+"""Percentiles of a crop that are black and white at the closer look."""
+_WORTH: Final = 0.1
+"""Score from which a box in which nothing is seen gets a closer look."""
 _IN_BOX: Final = 0.3
 """Least part of the smaller one that what the detector sees shares with a box."""
 _MARGIN: Final = 0.5
@@ -47,7 +51,7 @@ def confirmed(
     """
     detector = _detector()
     looked_at, others = boxes[:_MOST_CROPS], boxes[_MOST_CROPS:]
-    seen = [_seen(detector, pixels, found.box) for found in looked_at]
+    seen = [_seen(detector, pixels, found) for found in looked_at]
     texts = [found.box for found, mine in zip(looked_at, seen, strict=True) if mine]
     kept = []
     for found, mine in zip(looked_at, seen, strict=True):
@@ -79,21 +83,47 @@ def _box(row: NDArray[np.int64]) -> Box:
     return x0, y0, x1, y1
 
 
-def _seen(detector: Any, pixels: Pixels, box: Box) -> list[Box]:
-    """What the detector finds in a box and not just near it."""
-    return [found for found in _look(detector, pixels, box) if _share(found, box) > _IN_BOX]
+def _seen(detector: Any, pixels: Pixels, found: TextBox) -> list[Box]:
+    """What the detector finds in a box and not just near it; a box that is worth it is looked at twice."""
+    for look in (_look, _closer_look)[: 1 + (found.score >= _WORTH)]:
+        seen = [box for box in look(detector, pixels, found.box) if _share(box, found.box) > _IN_BOX]
+        if seen:
+            return seen
+    return []
 
 
 def _look(detector: Any, pixels: Pixels, box: Box) -> list[Box]:
     """Boxes that the detector finds around a box, in pixels of the picture."""
+    crop, corner = _around(pixels, box)
+    return _detected(detector, crop, 2 if _is_small(box) else 1, corner)
+
+
+def _closer_look(detector: Any, pixels: Pixels, box: Box) -> list[Box]:
+    """The same, larger and with more contrast: it sees nearly all words that the first look misses."""
+    crop, corner = _around(pixels, box)
+    level = crop if crop.ndim == 2 else crop.max(axis=2)
+    low, high = np.percentile(level, _CONTRAST)
+    clear = np.clip((level - low) * (255 / max(1.0, high - low)), 0, 255).astype(np.uint8)
+    return _detected(detector, clear, 4 if _is_small(box) else 3, corner)
+
+
+def _is_small(box: Box) -> bool:
+    return box[3] - box[1] <= _SMALL_PX
+
+
+def _around(pixels: Pixels, box: Box) -> tuple[Pixels, tuple[int, int]]:
+    """A box with some room, and the corner (x, y) of that."""
     x0, y0, x1, y1 = box
     x, y = max(0, x0 - _AROUND_PX), max(0, y0 - _AROUND_PX)
-    crop = pixels[y : y1 + _AROUND_PX, x : x1 + _AROUND_PX]
+    return pixels[y : y1 + _AROUND_PX, x : x1 + _AROUND_PX], (x, y)
+
+
+def _detected(detector: Any, crop: Pixels, factor: int, corner: tuple[int, int]) -> list[Box]:
+    """Boxes that the detector finds in a crop shown at so many times its size, in pixels of the picture."""
+    x, y = corner
     if crop.ndim == 2:
         crop = cv2.cvtColor(crop, cv2.COLOR_GRAY2BGR)
-    factor = 2 if y1 - y0 <= _SMALL_PX else 1
-    shown = cv2.resize(crop, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-    quads, _ = detector(shown)
+    quads, _ = detector(cv2.resize(crop, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC))
     if quads is None or not len(quads):
         return []
     corners: NDArray[np.float64] = np.asarray(quads, np.float64) / factor

@@ -68,6 +68,22 @@ def test_a_likely_box_in_the_row_of_a_seen_one_stays_with_its_lines(monkeypatch:
     assert seen.detector == "ocr" and beside.detector == "gate" and beside.box == (230, 50, 260, 64)
 
 
+@pytest.mark.parametrize("shape", [(200, 400), (200, 400, 3)])
+def test_what_the_first_look_misses_is_looked_at_closer(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sees_large(shown: NDArray[np.uint8]) -> tuple[list[list[list[int]]] | None, float]:
+        quads, seconds = detector(shown)
+        return [quad for quad in quads or [] if quad[2][1] - quad[0][1] > 36] or None, seconds
+
+    monkeypatch.setattr(text_ocr, "_detector", lambda: sees_large)
+    pixels = np.full(shape, 40, np.uint8)
+    pixels[50:60, 100:160] = pixels[150:160, 100:160] = 110  # faint, too: as dark as this detector's ground
+    boxes = [TextBox(box=(98, y, 170, y + 14), score=s, detector="gate") for y, s in ((48, 0.3), (148, 0.05))]
+    (found,) = confirmed(pixels, boxes, NO_LINES, likely=0.5, sure=0.8)
+    assert found.detector == "ocr" and found.box[0] <= 100 and found.box[2] >= 160 and found.box[1] < 100
+
+
 def test_what_there_is_no_time_for_keeps_the_gates_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_ocr, "_MOST_CROPS", 1)
     proposed = [((20, 20, 80, 34), 0.6), ((20, 60, 80, 74), 0.6), ((20, 100, 80, 114), 0.4)]
