@@ -104,9 +104,10 @@ def _medians(offset: _Reals, weight: _Reals) -> _Reals:
     """For each of the offsets (4 N,) along four borders the median of those seen along its own."""
     ordered = np.where(weight > 0, offset, np.inf).reshape(4, _SAMPLES)
     ordered.sort(axis=1)
-    middle = np.count_nonzero(weight.reshape(4, _SAMPLES), axis=1) // 2
-    medians: _Reals = ordered[np.arange(4), middle].repeat(_SAMPLES)
-    return medians
+    last = np.maximum(np.count_nonzero(weight.reshape(4, _SAMPLES), axis=1) - 1, 0)
+    four = np.arange(4)
+    medians: _Reals = (ordered[four, last // 2] + ordered[four, (last + 1) // 2]) / 2
+    return medians.repeat(_SAMPLES)
 
 
 def _median(values: _Reals) -> float:
