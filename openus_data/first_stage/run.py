@@ -40,7 +40,7 @@ from openus_data.first_stage.votes import Ballot, Votes, cone_digest
 from openus_data.manifest import read_rejects
 from openus_data.progress import Progress
 from openus_data.records import Cone, Item, Reject
-from openus_data.schema import MANIFEST_NAME, REJECTS_NAME
+from openus_data.schema import MANIFEST_NAME, PIPELINE_VERSION, REJECTS_NAME
 from openus_data.store import sha256_file
 
 logger = logging.getLogger(__name__)
@@ -325,6 +325,7 @@ def check_same_recipe(plan: BuildPlan, old: dict[str, Any], carried: set[str]) -
     changed = [key for key in new if key not in _FREE_KEYS and old.get("recipe", {}).get(key) != new[key]]
     releases, old_releases = versions(PIXEL_LIBRARIES), old.get("versions", {})
     changed += [name for name in PIXEL_LIBRARIES if releases.get(name) != old_releases.get(name)]
+    changed += ["pipeline version"] if old.get("pipeline_version") != PIPELINE_VERSION else []
     if changed:
         raise UsageError(
             "OUT holds datasets that were built with another recipe or release",

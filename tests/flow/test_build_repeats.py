@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from small_builds import inline, run_build, times, tree, write_pictures
 
+from openus_data import build_report, shard_task
 from openus_data import publish as publish_module
-from openus_data import shard_task
 from openus_data.errors import CorpusError, LockedError, NoSpace, UsageError
+from openus_data.first_stage import candidate, sample_maker
 from openus_data.first_stage import folder as staging
 from openus_data.manifest import read_manifest
 from openus_data.store import folder_lock
@@ -154,6 +155,19 @@ def test_an_added_dataset_with_another_recipe_is_refused(tmp_path: Path, inline:
     (tmp_path / "jpeg.yaml").write_text("image: {codec: jpeg}")
     with pytest.raises(UsageError, match=r"another recipe.*image"):
         run_build(tmp_path, tmp_path / "images", name="other", recipe=str(tmp_path / "jpeg.yaml"))
+
+
+def test_a_dataset_is_not_added_to_those_of_another_pipeline_version(
+    tmp_path: Path, inline: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(tmp_path / "images", range(2))
+    with monkeypatch.context() as patch:
+        for module in (build_report, candidate, sample_maker):
+            patch.setattr(module, "PIPELINE_VERSION", "0")
+        run_build(tmp_path, tmp_path / "images")
+    with pytest.raises(UsageError, match="another pipeline version"):
+        run_build(tmp_path, tmp_path / "images", name="other")
+    assert run_build(tmp_path, tmp_path / "images").worked_on == 2
 
 
 def test_a_deleted_shard_is_made_again(tmp_path: Path, inline: None) -> None:
