@@ -62,7 +62,7 @@ def clean_frames(frames: NDArray[np.uint8], inside: NDArray[np.bool_] | None, *,
         picture, boxes, rest = _clean_one(pixels, inside, standing, ocr=ocr and len(frames) == 1)
         pixels[...] = picture
         if outside is not None:
-            pixels[outside] = 0  # a fill may spill over the outline
+            pixels[outside] = 0  # `_flatten` may spill over the outline
         removed.append(boxes)
         doubtful |= rest
     return CleanFrames(frames=frames, boxes=tuple(removed), is_doubtful=doubtful)
@@ -72,13 +72,13 @@ def _clean_one(
     pixels: Pixels, inside: NDArray[np.bool_] | None, standing: tuple[TextBox, ...], *, ocr: bool
 ) -> tuple[Pixels, tuple[TextBox, ...], bool]:
     """The picture, what was filled, and whether text is still found."""
-    picture, filled = remove_text(pixels, standing), standing
+    picture, filled = remove_text(pixels, standing, inside), standing
     where = inside
     for attempt in range(ROUNDS):
         found = tuple(b for b in find_text(picture, where, ocr=ocr) if not attempt or b.score >= _STILL)
         if not found:
             return picture, filled, False
-        picture = remove_text(picture, found) if attempt < 3 else _flatten(picture, found)
+        picture = remove_text(picture, found, inside) if attempt < 3 else _flatten(picture, found)
         filled = (*filled, *found)
         where = rows_around(found, inside, pixels.shape)  # the rest has been looked at
     return picture, filled, text_remains(picture, inside, ocr=ocr)

@@ -6,15 +6,13 @@ text.cleaned(picture), text.boxes, text.remains
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openus_data.deid.burned_in import SURE, Finder, find_text, find_text_in_clip, rows_around
-from openus_data.deid.text_removal import filled
+from openus_data.deid.burned_in import SURE, Finder, find_text, find_text_in_clip, remove_text, rows_around
 from openus_data.first_stage.crop import Crop
 from openus_data.first_stage.records import DatasetTerms
 from openus_data.recipe import TextRecipe
@@ -51,7 +49,7 @@ class CleanedText:
         if self.judged is not None:
             return self.judged
         for found in self.passes:
-            picture = _without(found, picture, self.inside)
+            picture = remove_text(picture, found, self.inside)
         return picture
 
 
@@ -81,11 +79,13 @@ class TextCleaner:
         if not self._is_masked:
             return CleanedText(passes=tuple(passes))
         if not self._must_be_clean:
-            judged = None if is_clip else _without(passes[0], shown, inside)
+            judged = None if is_clip else remove_text(shown, passes[0], inside)
             return CleanedText(passes=tuple(passes), judged=judged, inside=inside)
         while passes[-1] and len(passes) <= _CLEANING_PASSES:
             new = passes[-1]
-            shown = np.stack([_without(new, f, inside) for f in shown]) if is_clip else _without(new, shown, inside)
+            shown = (
+                np.stack([remove_text(f, new, inside) for f in shown]) if is_clip else remove_text(shown, new, inside)
+            )
             changed = rows_around(new, inside, shown.shape[1:] if is_clip else shown.shape)
             passes.append(finder(shown, changed, ocr=self._ocr))  # the rest has been looked at
         *earlier, last = passes
@@ -97,8 +97,3 @@ class TextCleaner:
         """A clip's text, and what only this frame shows: a name may be there for a moment."""
         passing = self.look(standing.cleaned(picture), crop)
         return replace(passing, passes=standing.passes + passing.passes, remains=standing.remains or passing.remains)
-
-
-def _without(found: Sequence[TextBox], picture: Pixels, inside: NDArray[np.bool_] | None) -> Pixels:
-    """The picture without the text that was found; the same one where there is none."""
-    return filled(picture, [text.box for text in found], inside) if found else picture

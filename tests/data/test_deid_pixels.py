@@ -23,7 +23,8 @@ def written(picture: NDArray[np.uint8], text: str, place: tuple[int, int]) -> ND
 
 @pytest.fixture
 def clip() -> NDArray[np.uint8]:
-    return np.stack([speckle(*SIZE, seed=n) for n in range(6)])
+    """Six frames whose speckle has a grain of a few pixels, as a beam gives it."""
+    return np.stack([cv2.GaussianBlur(speckle(*SIZE, seed=n), (0, 0), 1.2) for n in range(6)]).astype(np.uint8)
 
 
 @pytest.fixture
