@@ -189,12 +189,12 @@ def build(
     def command() -> int:
         from openus_data.build import BuildRequest
         from openus_data.build import build as build_corpus
-        from openus_data.card import load_cards, resolve_cards
+        from openus_data.card import named_cards
 
         return answer(
             build_corpus(
                 BuildRequest(
-                    cards=resolve_cards(ids or [], load_cards(cards or [])) if ids else (),
+                    cards=named_cards(ids or [], cards or []),
                     root=root,
                     out=out,
                     images=images,

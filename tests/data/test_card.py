@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from openus_data.card import Card, card_reference, find_cards_dirs, load_card, load_cards, resolve_cards
+from openus_data.card import Card, card_reference, find_cards_dirs, load_card, load_cards, named_cards, resolve_cards
 from openus_data.errors import CardError, UsageError
 from openus_data.patterns import compile_rule, key_of, matches
 
@@ -150,6 +150,28 @@ def test_ids_and_aliases_resolve_once_each_and_a_slip_names_the_nearest() -> Non
     assert {c.id for c in resolve_cards(["trfe_thyroid_bundle"], cards)} == {"tn3k", "tg3k", "ddti"}
     with pytest.raises(UsageError, match="did you mean 'busi'"):
         resolve_cards(["bussi"], cards)
+
+
+@pytest.mark.parametrize("ids", [["busi"], ["microseg", "busi", "microseg"], ["mup", "busi"], ["trfe_thyroid_bundle"]])
+def test_named_cards_are_those_of_all_cards(ids: list[str]) -> None:
+    assert named_cards(ids) == resolve_cards(ids, load_cards())
+
+
+def test_named_cards_need_no_other_card_and_the_last_folder_wins(tmp_path: Path) -> None:
+    (tmp_path / "broken.toml").write_text("not TOML")
+    mine = load_cards()["busi"]
+    source = next(folder for folder in find_cards_dirs() if (folder / "busi.toml").is_file()) / "busi.toml"
+    (tmp_path / "busi.toml").write_text(source.read_text().replace(mine.title, "Mine"))
+    assert [card.title for card in named_cards(["busi"], [tmp_path])] == ["Mine"]
+    with pytest.raises(CardError, match="broken"):
+        named_cards(["broken"], [tmp_path])
+    with pytest.raises(UsageError, match="did you mean 'busi'"):
+        named_cards(["bussi"])
+
+
+def test_no_alias_of_a_card_is_the_id_of_another() -> None:
+    cards = load_cards()
+    assert not {alias for card in cards.values() for alias in card.aliases} & cards.keys()
 
 
 def test_every_key_of_a_card_is_documented_once() -> None:
