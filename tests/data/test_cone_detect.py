@@ -171,6 +171,13 @@ def test_a_frame_whose_black_is_a_level_above_that_of_its_bars_is_no_linear_arra
     assert overlap(raster(detect(frame), 480, 640), inside) > 0.97
 
 
+@pytest.mark.parametrize("geometry", ["curvilinear", "linear"])
+def test_a_lossy_frame_between_bars_is_not_taken_for_the_scan_area(geometry: Geometry) -> None:
+    made = phantom(12, geometry=geometry, width=640, height=480, conditions=("jpeg",))
+    frame, inside = np.pad(made.image, ((60, 60), (40, 80))), np.pad(made.inside, ((60, 60), (40, 80)))
+    assert overlap(raster(detect(frame), *frame.shape), inside) > 0.95
+
+
 def test_a_rectangle_of_the_darkest_level_is_not_sure_to_be_echo() -> None:
     frame = np.zeros((480, 640), np.uint8)
     frame[60:420, 80:600] = 1
