@@ -84,6 +84,17 @@ def test_what_the_first_look_misses_is_looked_at_closer(
     assert found.detector == "ocr" and found.box[0] <= 100 and found.box[2] >= 160 and found.box[1] < 100
 
 
+def test_closer_looks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown_px = []
+    monkeypatch.setattr(
+        text_ocr, "_detector", lambda: lambda shown: (shown_px.append(shown[..., 0].size), (None, 0.0))[1]
+    )
+    boxes = [TextBox(box=(20, y, 200, y + 16), score=0.4, detector="gate") for y in range(20, 160, 20)]
+    assert confirmed(np.zeros((200, 400), np.uint8), boxes, NO_LINES, likely=0.5, sure=0.8) == []
+    first, closer = shown_px[: len(boxes)], shown_px[len(boxes) :]
+    assert len(first) == len(boxes) and closer and sum(closer) <= text_ocr._CLOSER_PX
+
+
 def test_what_there_is_no_time_for_keeps_the_gates_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_ocr, "_MOST_CROPS", 1)
     proposed = [((20, 20, 80, 34), 0.6), ((20, 60, 80, 74), 0.6), ((20, 100, 80, 114), 0.4)]
