@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +21,15 @@ from numpy.typing import NDArray
 from openus_data.deid.text_features import FEATURES
 
 MODEL: Final = "text_gate.json"
+_Level = tuple[NDArray[np.int64], NDArray[np.float32]]
 _FIRST: Final = 20
 """Trees that every line walks; the others are for those that still may be text after them."""
 _HOPELESS: Final = -4.2
 """Log-odds after the first trees at which a line is given up."""
 
 
-class Trees(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Trees:
     """Complete trees of one depth.
 
     Args:
@@ -63,11 +66,18 @@ def _walked(features: NDArray[np.float32], trees: Trees, first: int, last: int) 
     row = np.arange(len(features))[:, None] * features.shape[1]
     at = np.arange(last - first)[None]
     values = features.ravel()
-    for level in range(trees.leaf.shape[1].bit_length() - 1):
-        nodes = np.s_[first:last, 2**level - 1 : 2 ** (level + 1) - 1]
-        split, threshold = trees.feature[nodes].ravel(), trees.threshold[nodes].ravel()
+    levels, leaf = _by_level(trees, first, last)
+    for split, threshold in levels:
         at = 2 * at + (values.take(row + split.take(at)) > threshold.take(at))
-    return np.asarray(trees.leaf[first:last].ravel().take(at).sum(axis=1))
+    return np.asarray(leaf.take(at).sum(axis=1))
+
+
+@lru_cache(maxsize=8)
+def _by_level(trees: Trees, first: int, last: int) -> tuple[list[_Level], NDArray[np.float64]]:
+    """Features and thresholds of some of the trees, level by level, each tree by tree, and their leaves."""
+    depth = trees.leaf.shape[1].bit_length() - 1
+    nodes = [np.s_[first:last, 2**level - 1 : 2 ** (level + 1) - 1] for level in range(depth)]
+    return [(trees.feature[n].ravel(), trees.threshold[n].ravel()) for n in nodes], trees.leaf[first:last].ravel()
 
 
 @cache

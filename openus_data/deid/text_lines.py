@@ -54,12 +54,12 @@ def candidate_lines(picture: Relief) -> Lines:
     runs = _stacked(families)
     letter, count = joined(runs, width)
     letters = _extents(letter, runs, count)
-    kept = _could_be_letters(letters, _areas(letter, runs, count))[letter]
+    kept = np.flatnonzero(_could_be_letters(letters, _areas(letter, runs, count))[letter])
     runs, letter = runs.only(kept), letter[kept]
     line, count = _grouped(runs, width)
     boxes = _extents(line, runs, count)
     good = _could_be_lines(boxes, _areas(line, runs, count))
-    kept = good[line]
+    kept = np.flatnonzero(good[line])
     runs, letter, line, boxes = runs.only(kept), letter[kept], (np.cumsum(good) - 1)[line[kept]], boxes[good]
     if not len(boxes):
         return Lines(boxes=boxes, features=np.zeros((0, len(FEATURES))))
@@ -76,9 +76,9 @@ def _stacked(families: list[Strokes]) -> Runs:
     return runs_of(np.concatenate([f.at + k * (height + 1) * width for k, f in enumerate(families)]), width)
 
 
-def _areas(group: Ints, runs: Runs, count: int) -> Ints:
+def _areas(group: Ints, runs: Runs, count: int) -> NDArray[np.float64]:
     """Pixels of each group of runs."""
-    return np.bincount(group, runs.x1 - runs.x0, minlength=count).astype(np.int64)
+    return np.asarray(np.bincount(group, runs.x1 - runs.x0, minlength=count), np.float64)
 
 
 def _extents(group: Ints, runs: Runs, count: int) -> Ints:
@@ -93,7 +93,7 @@ def _extents(group: Ints, runs: Runs, count: int) -> Ints:
     return boxes
 
 
-def _could_be_letters(boxes: Ints, area: Ints) -> NDArray[np.bool_]:
+def _could_be_letters(boxes: Ints, area: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which components could be a letter, or a word whose letters touch."""
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     lowest, highest = _LETTER_HEIGHT_PX
@@ -101,7 +101,7 @@ def _could_be_letters(boxes: Ints, area: Ints) -> NDArray[np.bool_]:
     return np.asarray((height >= lowest) & (height <= highest) & (width <= widest) & (area >= _LEAST_LETTER_PX))
 
 
-def _could_be_lines(boxes: Ints, area: Ints) -> NDArray[np.bool_]:
+def _could_be_lines(boxes: Ints, area: NDArray[np.float64]) -> NDArray[np.bool_]:
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     lowest, highest = _LINE_HEIGHT_PX
     is_flat = width >= _LEAST_WIDTH_TO_HEIGHT * height

@@ -30,7 +30,7 @@ class Runs(NamedTuple):
     x0: Ints
     x1: Ints
 
-    def only(self, kept: NDArray[np.bool_] | Ints) -> Runs:
+    def only(self, kept: Ints) -> Runs:
         """Some of them."""
         return Runs(*(part[kept] for part in self))
 
