@@ -131,7 +131,7 @@ def _holds(outer: Box, inner: Box) -> bool:
 def _run(is_letter: NDArray[np.bool_], gap: int) -> int:
     """How far letters go on from the start without a gap that is too wide."""
     at = np.flatnonzero(is_letter)
-    if not len(at):
+    if not len(at) or at[0] >= gap:
         return 0
-    wide = np.flatnonzero(np.diff(at, prepend=-1) > gap)
-    return int(at[-1]) + 1 if not len(wide) else (int(at[wide[0] - 1]) + 1 if wide[0] else 0)
+    wide = np.flatnonzero(at[1:] - at[:-1] > gap)
+    return int(at[wide[0]] if len(wide) else at[-1]) + 1
