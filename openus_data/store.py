@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 PART_SUFFIX: Final = ".part"
 LOCK_NAME: Final = ".lock"
 BLOCK_BYTES: Final = 1 << 20
-_ONE_BY_ONE: Final = 20_000
+_ONE_BY_ONE: Final = 1_000
 _SYNCED_AT_ONCE: Final = 16
 
 

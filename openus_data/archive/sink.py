@@ -57,7 +57,7 @@ class Sink:
         self.limits = limits
         self.names = Names()
         self.packed_bytes = 0
-        self.files = self.folders = self.bytes_written = 0
+        self.files = self.folders = self.repeats = self.bytes_written = 0
         self._base: tuple[str, ...] = ()
         self._made: set[tuple[str, ...]] = {()}
         self._unchecked = 0
@@ -116,6 +116,7 @@ class Sink:
         path = self.root.joinpath(*parts)
         if not self.names.add_file(parts):
             self._require_same(path, pieces, name)
+            self.repeats += 1
             return path
         self.files += 1
         self._check_members()

@@ -99,7 +99,7 @@ def unpack_into(archive: Path, sink: Sink) -> None:
     """
     sink.add_packed(archive.stat().st_size)
     sink.next_archive()
-    files_before = sink.files
+    files_before = sink.files + sink.repeats
     try:
         _choose(archive)(archive, sink)
     except ArchiveError as error:
@@ -109,7 +109,7 @@ def unpack_into(archive: Path, sink: Sink) -> None:
         raise type(error)(
             error.what, where=where, expected=error.expected, got=error.got, next_step=error.next_step
         ) from error
-    if sink.files == files_before:
+    if sink.files + sink.repeats == files_before:
         raise DamagedArchive("the archive holds no file", where=shown(archive.name))
 
 

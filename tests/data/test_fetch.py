@@ -444,6 +444,10 @@ def test_a_file_that_two_archives_share_is_kept_once_and_two_that_differ_are_ref
         report = run([both, clash], tmp_path)
     assert tree(tmp_path / "root" / "both" / "files") == PICTURES | {"d.png": b"d"}
     assert "two archives hold different files of one name" in report.datasets[1].error
+    with FaultyServer({"a.zip": ARCHIVE, "again.zip": ARCHIVE}) as server:  # one that holds nothing new
+        twice = make_card(tmp_path, *(download(server.url(n)) for n in server.files), identifier="twice")
+        assert only(run(twice, tmp_path)).state == "done"
+    assert tree(tmp_path / "root" / "twice" / "files") == PICTURES
     assert not (tmp_path / "root" / "clash" / "files").exists()
 
 
