@@ -131,8 +131,9 @@ def resolve_cards(ids: Iterable[str], cards: Mapping[str, Card]) -> tuple[Card, 
     chosen: dict[str, Card] = {}
     for wanted in ids:
         if wanted not in by_alias:
-            near = difflib.get_close_matches(wanted, list(by_alias), n=1)
-            step = f"did you mean {near[0]!r}?" if near else "see openus-data list"
+            plain = {name.casefold(): name for name in by_alias}
+            near = difflib.get_close_matches(wanted.casefold(), list(plain), n=1)
+            step = f"did you mean {plain[near[0]]!r}?" if near else "see openus-data list"
             raise UsageError("unknown dataset id", where=wanted, next_step=step)
         chosen.update({str(card.id): card for card in by_alias[wanted]})
     return tuple(chosen.values())
