@@ -148,8 +148,9 @@ def test_ids_and_aliases_resolve_once_each_and_a_slip_names_the_nearest() -> Non
     cards = load_cards()
     assert [c.id for c in resolve_cards(["mup", "microseg"], cards)] == ["microseg"]
     assert {c.id for c in resolve_cards(["trfe_thyroid_bundle"], cards)} == {"tn3k", "tg3k", "ddti"}
-    with pytest.raises(UsageError, match="did you mean 'busi'"):
-        resolve_cards(["bussi"], cards)
+    for slip in ("bussi", "BUSI"):
+        with pytest.raises(UsageError, match="did you mean 'busi'"):
+            resolve_cards([slip], cards)
 
 
 @pytest.mark.parametrize("ids", [["busi"], ["microseg", "busi", "microseg"], ["mup", "busi"], ["trfe_thyroid_bundle"]])
