@@ -50,6 +50,7 @@ _CONTEXT_PX: Final = 32
 """Room around what is looked at: ground that a line is held against, and what the OCR detector is shown."""
 _CHANGED_PX: Final = 96
 """Room above and below a fill: more than the tallest line and the ground that it is held against."""
+_RIM: Final = np.ones((3, 3), np.uint8)
 CLIP_FRAMES: Final = 12
 """Frames of a clip, evenly spread, that text has to stand still on."""
 
@@ -94,7 +95,7 @@ def find_text(
     Raises:
         MissingExtra: `ocr=True` without the extra.
     """
-    looks = _looks(pixels, inside, trees)
+    looks = _looks(pixels, None if inside is None else _without_rim(inside), trees)
     found = [_flagged(look, LIKELY) for look in looks]
     if ocr is True:
         found = [_confirmed(look) for look in looks]
@@ -122,6 +123,13 @@ def _looks(pixels: Pixels, inside: NDArray[np.bool_] | None, trees: Trees | None
     for look in _looks(_whitest(picture), patches if inside is None else inside & patches, trees):
         looks.append(look._replace(corner=(left + look.corner[0], top + look.corner[1])))
     return looks
+
+
+def _without_rim(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What is looked at, but for its outermost pixel: an outline keeps a dark one beside the echo, which would make a
+    stroke of every corner of the echo."""
+    within = cv2.erode(inside.view(np.uint8), _RIM, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return np.asarray(within.view(np.bool_))
 
 
 def _cut(pixels: Pixels, inside: NDArray[np.bool_] | None) -> tuple[tuple[int, int], Pixels, NDArray[np.bool_] | None]:
