@@ -21,6 +21,8 @@ Polygon = NDArray[np.float64]
 Bounds = tuple[float, float, float, float]
 """(x0, y0, x1, y1), continuous."""
 _T = TypeVar("_T", bound=np.generic)
+_STEPS = float(1 << 20)
+"""Steps of a pixel in which `fill` counts along a row."""
 
 
 def raster(cone: Cone, height: int, width: int) -> NDArray[np.bool_]:
@@ -47,13 +49,14 @@ def fill(mask: NDArray[np.uint8], polygon: Polygon) -> None:
     start = np.minimum(np.maximum(np.ceil(y - 0.5), 0), height).astype(np.intp)  # the first row below each vertex
     end = rolled(start)
     counts = np.abs(end - start)
-    table = np.empty((3, len(x)))  # of each side the first row, less the number of earlier crossings; slope; x at row 0
+    table = np.empty((4, len(x)))  # of each side the first row, less the number of earlier crossings; slope; x; y
     table[0] = np.minimum(start, end) - (counts.cumsum() - counts)
     table[1] = (rolled(x) - x) / np.where(counts > 0, rolled(y) - y, 1.0)
-    table[2] = x - y * table[1]
-    row, slope, at = table.take(np.arange(len(x)).repeat(counts), axis=1)
+    table[2], table[3] = x, y
+    row, slope, at, y_from = table.take(np.arange(len(x)).repeat(counts), axis=1)
     row += np.arange(len(row))
-    at += (row + 0.5) * slope
+    # in steps so fine that none is seen, but exact: an outline moved by whole pixels covers the same ones, moved
+    at += np.rint((row + 0.5 - y_from) * (slope * _STEPS)) / _STEPS
     column = np.minimum(np.maximum(np.ceil(at - 0.5), 0), width)
     crossing = (row * (width + 1) + column).astype(np.intp)
     crossing.sort()  # a closed line crosses every row an even time
