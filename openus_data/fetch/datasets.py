@@ -42,7 +42,17 @@ from openus_data.fetch.tree import FILES_DIR, build_tree, build_tree_from_folder
 from openus_data.fetch.workers import Workers
 from openus_data.sources import RemoteFile, source_of
 from openus_data.store import PART_SUFFIX, folder_lock, free_bytes
-from openus_data.transfer import SMALL_BYTES, VERIFIED_MTIME_NS, Engine, Job, Policy, Stopped, check_file, copy_file
+from openus_data.transfer import (
+    SMALL_BYTES,
+    VERIFIED_MTIME_NS,
+    Engine,
+    Job,
+    Policy,
+    Stopped,
+    check_file,
+    copy_file,
+    forget_traces,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -333,6 +343,7 @@ def _adopt(want: Wanted, path: Path) -> Entry | None:
         logger.warning("%s; fetching it again", error)
         path.unlink()
         return None
+    forget_traces(path)  # a kill just after the renaming leaves them
     return _entry(want, want.remote.source, path.stat().st_size, sha256)
 
 

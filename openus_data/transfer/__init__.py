@@ -4,6 +4,7 @@ from openus_data.transfer.client import Client
 from openus_data.transfer.disk import SMALL_BYTES, VERIFIED_MTIME_NS
 from openus_data.transfer.engine import Downloaded, Engine, Job, Watcher
 from openus_data.transfer.local import check_file, copy_file
+from openus_data.transfer.part import forget_traces
 from openus_data.transfer.policy import Policy, Stopped
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "Watcher",
     "check_file",
     "copy_file",
+    "forget_traces",
 ]

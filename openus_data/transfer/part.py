@@ -64,12 +64,12 @@ class Part:
     @property
     def state_path(self) -> Path:
         """Where the version of the held bytes is kept."""
-        return self.target.with_name(f"{self.target.name}.state{PART_SUFFIX}")
+        return _state_path(self.target)
 
     @property
     def bad_path(self) -> Path:
         """Where wrong bytes are put aside."""
-        return self.target.with_name(f"{self.target.name}.bad")
+        return _bad_path(self.target)
 
     def close(self) -> None:
         """Let go of the file; an empty one is removed, since it says nothing."""
@@ -82,7 +82,7 @@ class Part:
         if self._descriptor is not None:
             os.close(self._descriptor)
             if self.held == 0:
-                self._forget(self.path)
+                _forget(self.path)
 
     def start_over(self) -> None:
         """Drop what is held."""
@@ -140,7 +140,7 @@ class Part:
         self.held = -1  # the name is gone; close() must not remove anything
         self._forget_state()
         if os.path.exists(bad := self.bad_path):  # noqa: PTH110 - several times as quick, for thousands of files
-            self._forget(bad)
+            _forget(bad)
 
     def replace_content(self, decoded: Path) -> None:
         """Take another file's bytes in place of those held (the decoded body)."""
@@ -235,13 +235,27 @@ class Part:
 
     def _forget_state(self) -> None:
         if self._has_state:
-            self._forget(self.state_path)
+            _forget(self.state_path)
         self._has_state = False
 
-    @staticmethod
-    def _forget(path: Path) -> None:
-        with suppress(FileNotFoundError):
-            path.unlink()
+
+def forget_traces(target: Path) -> None:
+    """Remove what a download that is over left beside its file."""
+    _forget(_state_path(target))
+    _forget(_bad_path(target))
+
+
+def _state_path(target: Path) -> Path:
+    return target.with_name(f"{target.name}.state{PART_SUFFIX}")
+
+
+def _bad_path(target: Path) -> Path:
+    return target.with_name(f"{target.name}.bad")
+
+
+def _forget(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        path.unlink()
 
 
 def _open_if_there(path: Path) -> int | None:

@@ -594,6 +594,17 @@ def test_kill_9_at_random_moments_ends_with_the_same_bytes(tmp_path: Path) -> No
     assert tree(tmp_path / "root") == tree(tmp_path / "undisturbed")
 
 
+def test_what_a_kill_leaves_beside_a_finished_file_goes(tmp_path: Path) -> None:
+    with FaultyServer({"a.zip": ARCHIVE}) as server:
+        card = make_card(tmp_path, download(server.url("a.zip"), checksum=sha256(ARCHIVE)))
+        assert only(run(card, tmp_path)).state == "done"
+        dataset = tmp_path / "root" / card.id
+        (dataset / "fetch.json").unlink()  # killed after the renaming and before the ledger knew
+        (dataset / "archives" / "a.zip.state.part").write_text("{}")
+        assert only(run(card, tmp_path)).state == "done"
+    assert [p.name for p in (dataset / "archives").iterdir()] == ["a.zip"]
+
+
 def test_ctrl_c_is_quick_and_leaves_only_parts(tmp_path: Path) -> None:
     with FaultyServer(dict(SLOW), {"b1.zip": ["stall:0.5:20"]}, block_bytes=16_000, delay_s=0.02) as server:
         slow_dataset(tmp_path, server)
