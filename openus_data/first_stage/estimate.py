@@ -29,7 +29,7 @@ _TRIED: Final = 4
 """Files of each dataset that are worked on."""
 _MOST_SECONDS: Final = 60.0
 _FILE_SECONDS: Final = 20.0
-_BARRIER_SECONDS: Final = 0.0015
+_BARRIER_SECONDS: Final = 0.0004
 """A sample's share of duplicates, records and shards, measured (docs/explain/build.md)."""
 _UNTRIED_SECONDS: Final = 0.03
 _COPIES: Final = 2
