@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from openus_data.deid.text_strokes import LIGHT_GROUND, STROKE_PX
+from openus_data.deid.text_strokes import LIGHT_GROUND, STROKE_PX, level_and_chroma
 from openus_data.records import Box, Pixels
 
 _STROKE_SHARE: Final = 0.3
@@ -87,22 +87,14 @@ def _letters(pixels: Pixels, box: Box) -> NDArray[np.uint8]:
     """Strokes in a box as 1: bright ones, dark ones where the ground is light, and coloured ones."""
     window = _window(box, pixels.shape, STROKE_PX)
     inside = _within(box, window)
-    level, chroma = _level_and_chroma(pixels[window])
+    shown = pixels[window]
+    level, chroma = (shown, None) if shown.ndim == 2 else level_and_chroma(shown)
     strokes = _strokes(cv2.morphologyEx(level, cv2.MORPH_TOPHAT, _SQUARE)[inside], _LEAST_CONTRAST)
     if 2 * np.count_nonzero(level[inside] > LIGHT_GROUND) > strokes.size:
         strokes |= _strokes(cv2.morphologyEx(level, cv2.MORPH_BLACKHAT, _SQUARE)[inside], _LEAST_CONTRAST)
     if chroma is not None:
         strokes |= _strokes(cv2.morphologyEx(chroma, cv2.MORPH_TOPHAT, _SQUARE)[inside], _LEAST_COLOUR)
     return strokes
-
-
-def _level_and_chroma(pixels: Pixels) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """Brightest channel, and brightest less darkest, (h, w) each; no chroma of grey."""
-    if pixels.ndim == 2:
-        return pixels, None
-    red, green, blue = cv2.split(pixels)
-    level = cv2.max(cv2.max(red, green), blue)
-    return level, cv2.subtract(level, cv2.min(cv2.min(red, green), blue))
 
 
 def _strokes(stands_out: NDArray[np.uint8], least: int) -> NDArray[np.uint8]:

@@ -89,20 +89,24 @@ def relief(pixels: Pixels, inside: NDArray[np.bool_] | None = None) -> Relief:
     outside = None if inside is None else np.asarray(cv2.compare(inside.view(np.uint8), 0, cv2.CMP_EQ), np.uint8)
     if pixels.ndim == 2:
         return _relief_of(np.ascontiguousarray(pixels), None, outside)
-    planes = list(np.empty((3, *pixels.shape[:2]), np.uint8))  # OpenCV's own take six times as long
-    red, green, blue = cv2.split(pixels, planes)
-    level = cv2.max(cv2.max(red, green), blue)
-    return _relief_of(level, _chroma(level, cv2.min(cv2.min(red, green), blue), outside), outside)
+    level, chroma = level_and_chroma(pixels)
+    return _relief_of(level, _seen_colour(chroma, outside), outside)
 
 
-def _chroma(
-    level: NDArray[np.uint8], darkest: NDArray[np.uint8], outside: NDArray[np.uint8] | None
-) -> NDArray[np.uint8] | None:
-    """How coloured each pixel is, 0 outside; None where nothing is."""
-    chroma = cv2.subtract(level, darkest, dst=darkest)
+def level_and_chroma(rgb: Pixels) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Brightest channel, and brightest less darkest, uint8 (H, W) each, of (H, W, 3)."""
+    planes = list(np.empty((3, *rgb.shape[:2]), np.uint8))  # OpenCV's own take six times as long
+    red, green, blue = cv2.split(rgb, planes)
+    level = np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
+    darkest = cv2.min(cv2.min(red, green), blue)
+    return level, np.asarray(cv2.subtract(level, darkest, dst=darkest), np.uint8)
+
+
+def _seen_colour(chroma: NDArray[np.uint8], outside: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:
+    """How coloured each pixel is, made 0 outside in place; None where nothing is."""
     if outside is not None:
         cv2.subtract(chroma, outside, dst=chroma)
-    return np.asarray(chroma) if chroma.max(initial=0) >= _COLOUR else None
+    return chroma if chroma.max(initial=0) >= _COLOUR else None
 
 
 def stroke_families(picture: Relief) -> list[Strokes]:
