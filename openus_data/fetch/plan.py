@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from openus_data.archive.names import Names, safe_parts
 from openus_data.card import Card, Download
-from openus_data.errors import ChecksumMismatch, NeedsPerson, SourceError, SourceRefused, UsageError
+from openus_data.errors import ChecksumMismatch, NeedsPerson, SourceError, SourceRefused, UnsafeArchive, UsageError
 from openus_data.fetch.ledger import Ledger
 from openus_data.sources import Ask, RemoteFile, source_of
 from openus_data.sources.http import public
@@ -66,13 +66,17 @@ def make_plan(card: Card, ledger: Ledger, ask: Ask, mirror: str | None) -> tuple
     """The files of a card, in the card's order.
 
     Raises:
-        SourceError: a listing failed, or the host lists another checksum than the card.
-        UnsafeArchive: a name is unsafe, or two are one on some file system.
+        SourceError: a listing failed, two names are one, or the host lists another checksum than the card.
+        UnsafeArchive: a name is unsafe.
     """
     wanted = tuple(w for download in card.downloads for w in _plan_download(card, download, ledger, ask, mirror))
     names = Names()
     for want in wanted:
-        names.add_file(tuple(want.name.split("/")))
+        try:
+            names.add_file(tuple(want.name.split("/")))
+        except UnsafeArchive as error:
+            words = "two downloads whose names are one on some file system"
+            raise SourceRefused(words, where=want.name, got=error.got, next_step="correct the card") from error
     return wanted
 
 
