@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/consensus.py [--phantoms N]
 
 A scanner is twelve stills with one scan area: frames of a real clip of ../shared/realdata, or of a phantom; `mixed`
-ones show another scan area of the same kind and frame size on four of them. A quarter is spoilt by changes of
+ones show another scan area of the same kind and frame size on four of them. A third is spoilt by changes of
 cone_stress.py that leave the scan area where it is. All cast their ballots, and doubtful ones may get the common
 outline from the `Votes` that `build` counts. Both outlines are held against the truth.
 """
@@ -77,7 +77,7 @@ def voted(scanner: Scanner) -> list[tuple[Result, Result]]:
 
 
 def main() -> None:
-    """Both tables."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--phantoms", type=int, default=24)
     arguments = parser.parse_args()
