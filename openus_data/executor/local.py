@@ -113,12 +113,12 @@ class _Run:
         self._seconds = CHUNK_SECONDS  # running mean per item; the first chunks hold one item
 
     def close(self) -> None:
-        """End every worker that is not idle."""
+        """End every worker that is at work."""
         for worker in list(self._pool):
-            if worker.ready and not worker.jobs:
-                self._release(worker)
-            else:
+            if worker.jobs:
                 self._end(worker)
+            else:
+                self._release(worker)
         self._selector.close()
 
     def in_order(self) -> Iterator[Outcome[Any, Any]]:
@@ -253,13 +253,15 @@ class _Run:
             yield Outcome(index=job.index, item=job.item, failure=result)
 
     def _greet(self, worker: WorkerProcess, problem: str | None) -> None:
+        worker.owed -= 1
+        if worker.owed:  # the answer to an earlier run
+            return
         if problem is not None:
             raise UsageError(
                 "the task cannot be loaded in a worker",
                 got=problem,
                 next_step="define it in a module that can be imported",
             )
-        worker.ready = True
         self._failed_starts = 0
 
     def _overdue(self) -> Iterator[Outcome[Any, Any]]:

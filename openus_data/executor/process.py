@@ -36,7 +36,8 @@ class WorkerProcess:
 
     process: subprocess.Popen[bytes]
     connection: Connection
-    ready: bool = False
+    owed: int = 0
+    """Greetings that it has not answered yet; a run may end before a slow worker has answered its greeting."""
     jobs: deque[Job] = field(default_factory=deque)
     low: int = 0
     """With this many jobs left it is given more."""
@@ -57,9 +58,14 @@ class WorkerProcess:
             )
         return cls(process=process, connection=Connection(ours.detach()))
 
+    @property
+    def ready(self) -> bool:
+        """Whether it has loaded the task of the run."""
+        return not self.owed
+
     def greet(self, hello: bytes) -> None:
         """Tell it the task of the run; it answers when it is ready."""
-        self.ready = False
+        self.owed += 1
         with suppress(BrokenPipeError, ConnectionResetError):  # found dead when it is read
             self.connection.send_bytes(hello)
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -52,6 +52,28 @@ def misbehave(number: int, *, how: str, bad: int) -> int:
     return number
 
 
+def load_late(flag: str) -> partial[int]:
+    """Make `square`: at once in the worker that comes first, after a while in the other."""
+    try:
+        Path(flag).touch(exist_ok=False)
+    except FileExistsError:
+        time.sleep(1.0)
+    return partial(square)
+
+
+class LateInOne:
+    """A task that one of two workers has loaded only when the other has done the work."""
+
+    def __init__(self, flag: Path) -> None:
+        self._flag = str(flag)
+
+    def __reduce__(self) -> tuple[Callable[[str], partial[int]], tuple[str]]:
+        return load_late, (self._flag,)
+
+    def __call__(self, number: int) -> int:
+        raise NotImplementedError  # only what it loads as is called
+
+
 def die_once(number: int, *, flag: str) -> int:
     if number == 3 and not Path(flag).exists():
         Path(flag).touch()
@@ -65,6 +87,16 @@ def threads_of_libraries(_: int) -> str:
 
 def pid(_: int) -> int:
     time.sleep(0.01)
+    return os.getpid()
+
+
+def meet(_: int, *, folder: Path) -> int:
+    """Wait until two processes are here."""
+    folder.mkdir(exist_ok=True)
+    (folder / str(os.getpid())).touch()
+    late = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 2 and time.monotonic() < late:
+        time.sleep(0.01)
     return os.getpid()
 
 
@@ -164,16 +196,28 @@ def test_closing_ends_the_workers_at_once() -> None:
             os.kill(worker or 0, 0)
 
 
-def test_inside_a_block_workers_stay_for_the_next_run_and_take_its_task_and_limits() -> None:
+def pids_of_two(executor: LocalExecutor, folder: Path) -> set[int | None]:
+    return {outcome.value for outcome in executor.run(partial(meet, folder=folder), range(8))}
+
+
+def test_inside_a_block_workers_stay_for_the_next_run_and_take_its_task_and_limits(tmp_path: Path) -> None:
     with LocalExecutor(workers=2, limits=TaskLimits(memory_mb=100)) as executor:
-        first = {outcome.value or 0 for outcome in executor.run(pid, range(40))}
+        first = pids_of_two(executor, tmp_path / "first")
         assert [outcome.value for outcome in executor.run(square, range(5), ordered=True)] == [0, 1, 4, 9, 16]
         assert [outcome.value for outcome in executor.run(megabytes, [400])] == [None]
         assert [outcome.value for outcome in executor.run(megabytes, [400], limits=TaskLimits(memory_mb=0))] == [400]
-        assert {outcome.value for outcome in executor.run(pid, range(40))} == first
+        assert pids_of_two(executor, tmp_path / "last") == first
     for worker in first:
         with pytest.raises(ProcessLookupError):
-            os.kill(worker, 0)
+            os.kill(worker or 0, 0)
+
+
+def test_a_worker_too_late_for_one_run_stays_for_the_next(tmp_path: Path) -> None:
+    with LocalExecutor(workers=2) as executor:
+        first = pids_of_two(executor, tmp_path / "first")
+        late = executor.run(LateInOne(tmp_path / "flag"), range(3), ordered=True)
+        assert [outcome.value for outcome in late] == [0, 1, 4]
+        assert pids_of_two(executor, tmp_path / "last") == first
 
 
 def test_a_worker_that_died_between_two_runs_is_replaced() -> None:
