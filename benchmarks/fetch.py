@@ -2,11 +2,13 @@
 
     python benchmarks/fetch.py [--megabytes 1000] [--files 2000] [--repeat 3]
 
-Both sides fetch from the same server, which runs in a process of its own. "fetch" is the whole program from the start
+All sides fetch from the same server, which runs in a process of its own. "fetch" is the whole program from the start
 of Python to the ledger, with checksums and fsync, but without the copy into files/, which curl does not make either;
 "files/" has that copy too. curl neither checks nor syncs what it writes: "curl+" adds sha256sum and sync, which is
-what a careful person would run. "CPU ratio" compares processor time with curl's, which a busy machine distorts less;
-"busy" is the share of the cores' time that other programs took, so a row with much of it says little.
+what a careful person would run. "requests" is a plain loop over one requests.Session that neither checks nor syncs: the
+floor of the library that fetch uses, for a program of one thread. "CPU ratio" compares processor time with curl's,
+which a busy machine distorts less; "busy" is the share of the cores' time that other programs took, so a row with much
+of it says little.
 
 What was fetched of many files stays until the end: for minutes after thousands of files were deleted, ext4 takes ten to
 forty times as long to make one, on either side, and the ratio would say more of the disk than of the programs.
@@ -57,6 +59,16 @@ report = fetch([load_card(Path(sys.argv[1]))], Path(sys.argv[2]), quiet=True)
 peak = next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]
 print(peak)
 sys.exit(report.exit_code)
+"""
+PLAIN = """
+import sys, requests
+session = requests.Session()
+for line in sys.stdin:
+    with session.get(f"{sys.argv[1]}/{line.strip()}", stream=True) as answer:
+        answer.raise_for_status()
+        with open(f"{sys.argv[2]}/{line.strip()}", "wb") as handle:
+            for piece in answer.iter_content(1 << 20):
+                handle.write(piece)
 """
 CARD = """
 id = "bench"
@@ -122,6 +134,14 @@ def curl(base: str, names: list[str], out: Path) -> float:
     return time.perf_counter() - began
 
 
+def plain_requests(base: str, names: list[str], out: Path) -> float:
+    """Seconds of a plain loop over one requests.Session."""
+    out.mkdir()
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", PLAIN, base, str(out)], check=True, input="\n".join(names), text=True)
+    return time.perf_counter() - began
+
+
 def check_and_sync(out: Path) -> float:
     """Seconds that sha256sum and sync take over what curl wrote."""
     began = time.perf_counter()
@@ -165,7 +185,7 @@ def compare(work: Path, title: str, count: int, size: int, repeat: int) -> None:
             time.sleep(0.05)
         rows = []
         for number in range(repeat):
-            out, root, with_tree = work / f"curl{number}", work / f"root{number}", work / f"tree{number}"
+            out, root, with_tree, plain = (work / f"{kind}{number}" for kind in ("curl", "root", "tree", "plain"))
             began, all_before, server_before = time.perf_counter(), machine_cpu_s(), process_cpu_s(server.pid)
             cpu = [child_cpu_s()]
             curl_s = curl(base, list(sums), out)
@@ -178,13 +198,13 @@ def compare(work: Path, title: str, count: int, size: int, repeat: int) -> None:
             if count == 1:
                 shutil.rmtree(root)
             tree_s = fetch(card, with_tree, "tree")[0]
+            plain_s = plain_requests(base, list(sums), plain)
             cpu_ratio = (cpu[2] - cpu[1]) / (cpu[1] - cpu[0])
-            rows.append(
-                (curl_s, careful_s, fetch_s, fetch_s / curl_s, fetch_s / careful_s, tree_s, cpu_ratio, peak_kb, busy)
-            )
+            ratios = (fetch_s / curl_s, fetch_s / careful_s, fetch_s / plain_s)
+            rows.append((curl_s, careful_s, plain_s, fetch_s, *ratios, tree_s, cpu_ratio, peak_kb, busy))
             if count == 1:
-                shutil.rmtree(out)
-                shutil.rmtree(with_tree)
+                for folder in (out, with_tree, plain):
+                    shutil.rmtree(folder)
     finally:
         server.kill()
         server.wait()
@@ -200,7 +220,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
-    heads = ("curl s", "curl+ s", "fetch s", "/ curl", "/ curl+", "files/ s", "CPU ratio")
+    heads = ("curl s", "curl+ s", "requests s", "fetch s", "/ curl", "/ curl+", "/ requests", "files/ s", "CPU ratio")
     print(f"{'':<16}{''.join(f'{h:>11}' for h in heads)}{'peak MB':>9}{'busy':>7}")
     with tempfile.TemporaryDirectory() as work:
         if options.megabytes:
