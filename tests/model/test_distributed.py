@@ -26,11 +26,15 @@ PAIR = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-
 
 
 def _on_two_processes(*command: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(distributed.__file__).parents[1])}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(distributed.__file__).parents[1]),
+        "PYTHONFAULTHANDLER": "1",  # a rank was once ended by SIGABRT, and nothing said where
+    }
     done = subprocess.run(
         [*PAIR, sys.executable, *command], env=environment, capture_output=True, text=True, timeout=180
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-8000:]
     return done
 
 
