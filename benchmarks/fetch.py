@@ -10,6 +10,8 @@ floor of the library that fetch uses, for a program of one thread. "CPU ratio" c
 which a busy machine distorts less; "busy" is the share of the cores' time that other programs took, so a row with much
 of it says little.
 
+The last row is a tenth of the files from a server that waits 20 ms before it answers, as one elsewhere would.
+
 What was fetched of many files stays until the end: for minutes after thousands of files were deleted, ext4 takes ten to
 forty times as long to make one, on either side, and the ratio would say more of the disk than of the programs.
 """
@@ -30,7 +32,7 @@ import time
 from pathlib import Path
 
 SERVER = """
-import http.server, os, sys
+import http.server, os, sys, time
 os.chdir(sys.argv[1])
 class Handler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -38,6 +40,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     disable_nagle_algorithm = True
     def log_message(self, *a): pass
     def copyfile(self, source, out):
+        time.sleep(float(sys.argv[3]))
         out.flush()
         size = os.fstat(source.fileno()).st_size
         at = 0
@@ -172,13 +175,13 @@ def fetch(card: Path, out: Path, tree: str) -> tuple[float, int]:
     return time.perf_counter() - began, int(done.stdout.split()[0])
 
 
-def compare(work: Path, title: str, count: int, size: int, repeat: int) -> None:
+def compare(work: Path, title: str, count: int, size: int, repeat: int, delay_s: float = 0) -> None:
     served = work / "served"
-    served.mkdir()
+    served.mkdir(parents=True)
     sums = make_files(served, count, size)
     port = free_port()
     base = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen([sys.executable, "-c", SERVER, str(served), str(port)])
+    server = subprocess.Popen([sys.executable, "-c", SERVER, str(served), str(port), str(delay_s)])
     try:
         card = write_card(work, base, sums)
         while socket.socket().connect_ex(("127.0.0.1", port)):
@@ -224,9 +227,12 @@ def main() -> None:
     print(f"{'':<16}{''.join(f'{h:>11}' for h in heads)}{'peak MB':>9}{'busy':>7}")
     with tempfile.TemporaryDirectory() as work:
         if options.megabytes:
-            compare(Path(work), f"1 x {options.megabytes} MB", 1, options.megabytes * 1_000_000, options.repeat)
+            size, title = options.megabytes * 1_000_000, f"1 x {options.megabytes} MB"
+            compare(Path(work, "large"), title, 1, size, options.repeat)
         if options.files:
-            compare(Path(work), f"{options.files} x 50 kB", options.files, 50_000, options.repeat)
+            compare(Path(work, "small"), f"{options.files} x 50 kB", options.files, 50_000, options.repeat)
+            few = -(-options.files // 10)
+            compare(Path(work, "away"), f"{few}, 20 ms away", few, 50_000, options.repeat, delay_s=0.02)
 
 
 if __name__ == "__main__":
