@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background; the programs under test inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _shared(folder: str) -> Path:
