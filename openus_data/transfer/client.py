@@ -12,6 +12,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import socket
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +31,7 @@ from requests.cookies import RequestsCookieJar, extract_cookies_to_jar, get_cook
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_auth_from_url, get_environ_proxies, get_netrc_auth, requote_uri
 
-from openus_data.errors import SourceError, SourceRefused, SourceUnavailable
+from openus_data.errors import ChecksumMismatch, SourceError, SourceRefused, SourceUnavailable
 from openus_data.transfer.policy import Policy, Stopped, parse_retry_after, retry
 from openus_data.transfer.tls import tls_refusal
 
@@ -36,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 READ_BYTES: Final = 1 << 20
 LISTING_CAP_BYTES: Final = 64 << 20
+_LINE_END: Final = b"\r\n"
 _NO_RETRY: Final = urllib3.Retry(False, redirect=False)
 _BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 520, 521, 522, 523, 524})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -71,25 +75,72 @@ class Answer:
         values = {v.strip() for v in self.headers.get("Content-Length", "").split(",") if v.strip()}
         if not values or "Transfer-Encoding" in self.headers:
             return None
-        if len(values) > 1 or not (text := values.pop()).isdigit():
+        if len(values) > 1 or not re.fullmatch(r"[0-9]{1,18}", text := values.pop()):
             raise SourceUnavailable("the server's Content-Length makes no sense", where=self.where)
         return int(text)
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self, *, judge_end: bool = False) -> Iterator[bytes]:
         """The body as it arrives, without any decoding, in pieces of at most READ_BYTES.
+
+        Args:
+            judge_end: where no digest will tell, see whether the server goes on behind the length that it stated.
 
         Raises:
             SourceUnavailable: reset, silence, or an end before the stated length.
+            ChecksumMismatch: no end at the stated length.
         """
         response = cast(urllib3.HTTPResponse, self.response)
-        while True:
+        with _Behind(response, self.length if judge_end else None, self.where) as behind:
+            while True:
+                try:
+                    piece = response.read1(READ_BYTES, decode_content=False)
+                except (urllib3.exceptions.HTTPError, OSError) as error:
+                    raise _transport_error(error, self.where) from error
+                if not piece:
+                    break
+                yield piece
+            if behind.is_more():
+                raise ChecksumMismatch(
+                    "the body goes on beyond its stated length", where=self.where, expected=f"{self.length} bytes"
+                )
+
+
+class _Behind:
+    """What a server sends behind a body of stated length: nothing, or the length was wrong and the body is cut.
+
+    The reader below stops at the length, so this looks at the connection itself, through a descriptor of its own.
+    Behind TLS only what came together with the head can be seen.
+    """
+
+    def __init__(self, response: urllib3.HTTPResponse, length: int | None, where: str) -> None:
+        self._response, self._length, self._where = response, length, where
+        self._socket: socket.socket | None = None
+        self._is_more = False
+
+    def __enter__(self) -> _Behind:
+        buffered = getattr(getattr(self._response, "_fp", None), "fp", None)
+        if self._length and buffered is not None:
             try:
-                piece = response.read1(READ_BYTES, decode_content=False)
-            except (urllib3.exceptions.HTTPError, OSError) as error:
-                raise _transport_error(error, self.where) from error
-            if not piece:
-                return
-            yield piece
+                self._is_more = len(buffered.peek(1)) > self._length + len(_LINE_END)
+            except OSError as error:
+                raise _transport_error(error, self._where) from error
+            if not isinstance(getattr(buffered.raw, "_sock", None), ssl.SSLSocket):
+                self._socket = socket.socket(fileno=os.dup(self._response.fileno()))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
+    def is_more(self) -> bool:
+        """Whether more than a line's end stands behind the body."""
+        if self._socket is None or self._is_more:
+            return self._is_more
+        try:
+            seen = self._socket.recv(len(_LINE_END) + 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except OSError:
+            return False
+        return bool(seen.strip(_LINE_END))
 
 
 class Client:
@@ -136,6 +187,7 @@ class Client:
         for _ in range(self.policy.max_redirects + 1):
             if self._stop.is_set():
                 raise Stopped
+            _require_address(url, where)
             secret = credentials if credentials and _origin(url) == _origin(first) else {}
             response = self._send(method, url, {**(headers or {}), **secret}, where)
             try:
@@ -194,8 +246,6 @@ class Client:
         return parsed
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], where: str) -> urllib3.BaseHTTPResponse:
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise SourceRefused("not a web address", where=where, expected="http or https")
         url, login = _without_login(url)
         proxies, stored_login = _environment(*_origin(url))
         cookies, pools = self._cookies_and_pools()
@@ -306,13 +356,31 @@ def _certificates() -> str | bool:
     return True
 
 
+def _require_address(url: str, where: str) -> None:
+    """Refuse what no request can go to: another scheme, no host, or a port that is none.
+
+    Raises:
+        SourceRefused: not a web address.
+    """
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise SourceRefused("not a web address", where=where, expected="http or https, a host and a port")
+
+
 def _redirect_target(response: urllib3.BaseHTTPResponse, url: str, where: str) -> str | None:
     if response.status not in _REDIRECTS or "Location" not in response.headers:
         return None
     # http.client reads headers as Latin-1; what servers send is UTF-8
     location = response.headers["Location"].encode("latin-1", "replace").decode("utf-8", "replace")
-    target = urljoin(url, location)
-    scheme = urlsplit(target).scheme
+    try:
+        target = urljoin(url, location)
+        scheme = urlsplit(target).scheme
+    except ValueError as error:
+        raise SourceRefused("redirected to what is no web address", where=where) from error
     if scheme not in ("http", "https"):
         raise SourceRefused("redirected away from the web", where=where, expected="http or https", got=scheme[:20])
     if scheme == "http" and urlsplit(url).scheme == "https":

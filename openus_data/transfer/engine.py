@@ -29,12 +29,18 @@ from openus_data.transfer.version import Version
 
 logger = logging.getLogger(__name__)
 
+_BEFORE_MARKUP: Final = b"\xef\xbb\xbf \t\r\n"
 _PAGE: Final = re.compile(
-    rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head|body|\?xml[^>]*>\s*<!doctype\s+html)", re.I
+    rb"(?:\s|<!--.*?-->|<\?xml[^>]*>)*<(?:!doctype\s+html|html|head|body|title|meta|script)\b", re.I | re.DOTALL
 )
+_PAGE_HEAD_BYTES: Final = 1024
 _PAGE_SUFFIXES: Final = (".html", ".htm", ".xhtml")
+_TEXT_SUFFIXES: Final = (".csv", ".tsv", ".txt", ".json", ".xml", ".md")
 _PAGE_CAP_BYTES: Final = 4 << 20
-_CONTENT_RANGE: Final = re.compile(r"bytes\s+(?:(\d+)-(\d+)|\*)/(\d+|\*)")
+_CONTENT_RANGE: Final = re.compile(r"bytes\s+(?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
+_DECODED: Final = ("gzip", "x-gzip", "deflate")
+_PACKED: Final = ("gzip", "deflate", "br", "zstd", "compress")
+_ENCODED_BYTES: Final = 1 << 16
 _STRIKES: Final = 2
 
 
@@ -180,9 +186,9 @@ class Engine:
             if answer.status == 416:
                 self._judge_416(answer, part)
                 return
-            body = answer.chunks()
-            head = next(body, b"")
-            if answer.status == 200 and _is_page(head, job):
+            body = answer.chunks(judge_end=not job.checksums)
+            head = _first_piece(body)
+            if answer.status == 200 and _is_page(head, answer.headers.get("Content-Type", ""), job):
                 yield from self._receive(job, part, _behind(job, answer, head, body, behind_page), behind_page=True)
                 return
             end = self._judge_start(job, part, answer)
@@ -197,9 +203,12 @@ class Engine:
         """Decide where the body belongs; returns the offset at which it must have ended."""
         if answer.status == 206:
             start, end, total = _parse_content_range(answer)
+            if total is None and part.version is not None:
+                total = part.version.total  # "*" says nothing new; it must not pass a piece for the whole
             version = Version.of(answer.headers, source=job.source, total=total)
             wrong = start != part.held or (part.version is not None and not part.version.agrees_with(version))
-            if wrong or not part.held or end < start or answer.length not in (None, end - start + 1):
+            wrong = wrong or not part.held or end < start or (total is not None and end >= total)
+            if wrong or answer.length not in (None, end - start + 1):
                 self._drop(part)
                 raise SourceUnavailable("the server sent another range than was asked for", where=job.name)
         else:
@@ -264,7 +273,8 @@ class Engine:
         file (a .tar.gz that the server labels gzip), and decoded otherwise.
         """
         digests = part.digests()
-        encoded = part.version is not None and part.version.encoding in ("gzip", "x-gzip", "deflate")
+        encoding = part.version.encoding if part.version is not None else ""
+        encoded = encoding in _DECODED
         gzip_by_name = job.name.lower().endswith((".gz", ".tgz"))
         fault = self._fault(job, part, digests)
         if encoded and (fault is not None or not (job.checksums or gzip_by_name)):
@@ -273,6 +283,10 @@ class Engine:
             fault = self._fault(job, part, digests)
         if fault is not None:
             raise fault
+        if not (encoded or job.checksums) and any(e in encoding for e in _PACKED):
+            raise SourceRefused(
+                "the server encoded the file in a way that is not read here", where=job.name, got=encoding[:40]
+            )
         return digests
 
     @staticmethod
@@ -285,15 +299,19 @@ class Engine:
     def _decode(self, job: Job, part: Part) -> Path:
         decoded = part.path.with_name(f"{job.name}.decoded.part")
         part.write()
-        expand, left = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32), self._cap(job)
+        expand, left = _new_expander(), self._cap(job)
         try:
             with part.path.open("rb") as source, write_aside(decoded) as out:
-                while piece := source.read(BLOCK_BYTES) if not expand.unconsumed_tail else expand.unconsumed_tail:
+                while piece := expand.unconsumed_tail or expand.unused_data or source.read(_ENCODED_BYTES):
+                    if expand.eof:
+                        expand = _new_expander()  # gzip may be several members, one after the other
                     plain = expand.decompress(piece, BLOCK_BYTES)
                     left -= len(plain)
                     if left < 0 or self._stop.is_set():
                         raise zlib.error("no end in sight")
                     out.write(plain)
+                if not expand.eof:
+                    raise zlib.error("cut short")
         except zlib.error as error:
             raise ChecksumMismatch("the server's encoding of the body is damaged", where=job.name) from error
         return decoded
@@ -327,8 +345,30 @@ def _parse_content_range(answer: Answer) -> tuple[int, int, int | None]:
     return int(match[1]), int(match[2]), None if match[3] == "*" else int(match[3])
 
 
-def _is_page(head: bytes, job: Job) -> bool:
-    return _PAGE.match(head) is not None and not job.name.lower().endswith(_PAGE_SUFFIXES)
+def _new_expander() -> zlib._Decompress:
+    return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+
+
+def _first_piece(body: Iterator[bytes]) -> bytes:
+    """The first bytes of a body; as many as tell a web page, where they may be one and come in crumbs."""
+    head = next(body, b"")
+    while len(head) < _PAGE_HEAD_BYTES and head.lstrip(_BEFORE_MARKUP)[:1] in (b"", b"<"):
+        piece = next(body, b"")
+        if not piece:
+            break
+        head += piece
+    return head
+
+
+def _is_page(head: bytes, content_type: str, job: Job) -> bool:
+    """Whether a web page came in place of a file: by how it begins, or by what the server calls it."""
+    if job.name.lower().endswith(_PAGE_SUFFIXES):
+        return False
+    text = head.lstrip(_BEFORE_MARKUP)
+    if _PAGE.match(text):
+        return True
+    called_page = "html" in content_type.lower() and not job.name.lower().endswith(_TEXT_SUFFIXES)
+    return called_page and bool(head) and b"\0" not in head[:_PAGE_HEAD_BYTES] and not job.checksums
 
 
 def _behind(job: Job, answer: Answer, head: bytes, body: Iterator[bytes], behind_page: bool) -> str:

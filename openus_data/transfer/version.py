@@ -52,7 +52,7 @@ class Version:
             return self.etag if self.etag.startswith('"') else ""
         try:
             age = parsedate_to_datetime(self.date) - parsedate_to_datetime(self.last_modified)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return ""
         return self.last_modified if age.total_seconds() >= 60 else ""
 

@@ -162,6 +162,12 @@ class _Handler(BaseHTTPRequestHandler):
         if status == 206 and fault == "range_short":
             body = body[: max(1, len(body) // 2)]
             headers["Content-Range"] = f"bytes {start}-{start + len(body) - 1}/{len(content)}"
+        if status == 206 and fault == "range_star":  # a piece that does not say of what
+            body = body[:1000]
+            headers["Content-Range"] = f"bytes {start}-{start + len(body) - 1}/*"
+        if status == 206 and fault == "range_beyond":
+            body += b"more"
+            headers["Content-Range"] = f"bytes {start}-{start + len(body) - 1}/{len(content)}"
         self._send(asked, body, status, headers, fault, argument)
         return None
 

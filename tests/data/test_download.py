@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import gzip
 import hashlib
 import logging
 import random
@@ -15,11 +16,14 @@ from typing import Any
 
 import pytest
 from faulty_server import FaultyServer
+from urllib3.response import HTTPResponse
 
 from openus_data.errors import ChecksumMismatch, NoSpace, SourceError, SourceRefused, SourceUnavailable
 from openus_data.transfer import Client, Engine, Job, Policy, Stopped, Watcher
 from openus_data.transfer import part as part_module
+from openus_data.transfer.client import Answer
 from openus_data.transfer.policy import parse_retry_after
+from openus_data.transfer.version import Version
 
 QUICK = Policy(
     connect_timeout_s=2,
@@ -82,10 +86,10 @@ def test_one_fault_of_any_kind_ends_with_the_right_bytes(tmp_path: Path, fault: 
     assert names(tmp_path) == ["a.bin"]
 
 
-@pytest.mark.parametrize("second", ["range_off", "range_ahead", "range_short", "norange"])
+@pytest.mark.parametrize("second", ["range_off", "range_ahead", "range_short", "range_star", "range_beyond", "norange"])
 def test_an_answer_to_a_range_that_is_not_the_range_is_never_appended(tmp_path: Path, second: str) -> None:
     with FaultyServer({"a.bin": CONTENT}, {"a.bin": ["reset:0.5", second]}) as server:
-        fetch(server, tmp_path)
+        fetch(server, tmp_path, size_bytes=None)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
@@ -216,6 +220,57 @@ def test_a_web_page_is_not_an_archive(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("page", "kind", "block"),
+    [
+        (b"<!-- v2 -->\n<?xml version='1.0'?><!DOCTYPE html><html></html>", "application/zip", 100),
+        (b"<!DOCTYPE html><html><body>Please log in</body></html>", "application/zip", 1),
+        (b"<form action='/login'>", "text/html; charset=utf-8", 100),
+        (b"Please log in", "text/html", 100),
+    ],
+)
+def test_a_web_page_is_known_however_it_begins_and_comes(tmp_path: Path, page: bytes, kind: str, block: int) -> None:
+    server = FaultyServer({"a.bin": page}, block_bytes=block, headers={"Content-Type": kind})
+    with server, pytest.raises(SourceRefused, match="a web page came"):
+        fetch(server, tmp_path, size_bytes=None)
+    assert names(tmp_path) == []
+
+
+def test_bytes_that_the_server_calls_a_page_are_taken(tmp_path: Path) -> None:
+    with FaultyServer({"a.bin": CONTENT}, headers={"Content-Type": "text/html"}) as server:
+        fetch(server, tmp_path, size_bytes=None)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("content", [CONTENT, CONTENT[:3000]])
+def test_a_stated_length_that_is_too_short_is_no_success(tmp_path: Path, content: bytes) -> None:
+    server = FaultyServer({"a.bin": content}, {"a.bin": ["*cllow"]})
+    with server, pytest.raises(ChecksumMismatch, match="beyond its stated length"):
+        fetch(server, tmp_path, size_bytes=None)
+    assert not (tmp_path / "a.bin").exists()
+    with FaultyServer({"a.bin": content}, {"a.bin": ["cllow"]}) as server:
+        fetch(server, tmp_path, size_bytes=None)
+    assert (tmp_path / "a.bin").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Length": "\xb2"},
+        {"Content-Length": "9" * 5000},
+        {"Date": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "Last-Modified": "Mon, 01 Jan 2001 00:00:00 GMT"},
+    ],
+)
+def test_numbers_and_dates_that_make_no_sense_are_one_of_our_errors(tmp_path: Path, headers: dict[str, str]) -> None:
+    answer = Answer(status=200, headers=headers, url="", response=HTTPResponse(b""), where="a.bin")
+    version = Version.of(headers, source="", total=None)
+    assert version.validator == ""
+    if "Content-Length" in headers:
+        with pytest.raises(SourceUnavailable, match="makes no sense"):
+            _ = answer.length
+    assert parse_retry_after(headers.get("Date") or headers["Content-Length"]) in (None, float("inf"))
+
+
 def test_a_confirm_page_is_passed_through_and_the_file_behind_it_resumed(tmp_path: Path) -> None:
     page = b"<html><form action='/b.bin'></form></html>"
     with FaultyServer({"page": page, "b.bin": CONTENT}, {"b.bin": ["reset:0.5"]}) as server:
@@ -251,10 +306,13 @@ def test_redirects_are_followed_without_the_credentials(tmp_path: Path) -> None:
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("target", ["/go", "file:///etc/passwd", "ftp://127.0.0.1/x"])
+@pytest.mark.parametrize(
+    "target",
+    ["/go", "file:///etc/passwd", "ftp://127.0.0.1/x", "http://[::1", "http://127.0.0.1:99999/x", "http://h:x/"],
+)
 def test_redirects_end(tmp_path: Path, target: str) -> None:
     with FaultyServer({}, redirects={"go": target}) as server:
-        with pytest.raises(SourceRefused, match="redirect"):
+        with pytest.raises(SourceRefused, match=r"redirect|not a web address"):
             fetch(server, tmp_path, path="go")
         assert len(server.log) <= QUICK.max_redirects + 1
     assert names(tmp_path) == []
@@ -394,3 +452,28 @@ def test_a_server_that_always_encodes_the_body_is_decoded(tmp_path: Path, checks
         assert len(server.log) == 1
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
     assert names(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (gzip.compress(CONTENT)[:-1000], "gzip"),
+        (gzip.compress(CONTENT) + b"more", "gzip"),
+        (gzip.compress(CONTENT), "br"),
+        (gzip.compress(gzip.compress(CONTENT)), "gzip, gzip"),
+    ],
+)
+def test_an_encoded_body_that_is_cut_or_of_another_kind_is_no_success(
+    tmp_path: Path, body: bytes, encoding: str
+) -> None:
+    server = FaultyServer({"a.bin": body}, headers={"Content-Encoding": encoding})
+    with server, pytest.raises(SourceError, match="encod"):
+        fetch(server, tmp_path, size_bytes=None)
+    assert not (tmp_path / "a.bin").exists()
+
+
+def test_an_encoded_body_of_several_members_is_decoded_whole(tmp_path: Path) -> None:
+    body = gzip.compress(CONTENT[:1000]) + gzip.compress(CONTENT[1000:])
+    with FaultyServer({"a.bin": body}, headers={"Content-Encoding": "gzip"}) as server:
+        fetch(server, tmp_path, size_bytes=None)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
