@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 SCHEMA_VERSION: Final = 1
-PIPELINE_VERSION: Final = "4"
+PIPELINE_VERSION: Final = "5"
 """Raised whenever the same input would give other bytes."""
 
 SPLITS: Final = ("pretrain", "train", "val", "test")

@@ -5,13 +5,14 @@
     text_remains(cleaned, inside)
 
 First `text_lines` proposes lines and `text_gate` says how likely each is text; what the gate holds for likely is then
-completed to whole lines. With `ocr`, the detector of the `[ocr]` extra (`text_ocr`) looks closer at what the gate
+completed to whole lines. The picture is looked at as it is, turned for words that run up or down, and at half its size
+for large letters. With `ocr`, the detector of the `[ocr]` extra (`text_ocr`) looks closer at what the gate
 proposes: it drops what only resembled text and completes what was found in part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Literal, NamedTuple
@@ -20,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from openus_data.deid.colour_flow import flow_patches, is_flow
+from openus_data.deid.colour_flow import flow_patches, is_flow, on_patches
 from openus_data.deid.text_boxes import completed, merged, without_repeats
 from openus_data.deid.text_gate import Trees, chances
 from openus_data.deid.text_lines import candidate_lines
@@ -28,7 +29,7 @@ from openus_data.deid.text_ocr import confirmed
 from openus_data.deid.text_removal import filled
 from openus_data.deid.text_strokes import Relief, relief
 from openus_data.errors import MissingExtra
-from openus_data.records import Pixels, TextBox
+from openus_data.records import Box, Pixels, TextBox
 
 Finder = Callable[..., tuple[TextBox, ...]]
 """`find_text` and what is called like it."""
@@ -51,8 +52,19 @@ _CONTEXT_PX: Final = 32
 _CHANGED_PX: Final = 96
 """Room above and below a fill: more than the tallest line and the ground that it is held against."""
 _RIM: Final = np.ones((3, 3), np.uint8)
+_TURN: Final = cv2.ROTATE_90_COUNTERCLOCKWISE
+_CROSSED: Final = 0.3
+"""Part of the smaller of two lines that lies in the other, from which the likelier one stands."""
+_LARGE_PX: Final = 20
+"""Height from which a line is looked for at half the size, where widely set letters come closer."""
+_COVERED: Final = 0.6
+"""Part of a large line from which it is found already."""
 CLIP_FRAMES: Final = 12
 """Frames of a clip, evenly spread, that text has to stand still on."""
+Way = Literal["as it is", "turned", "halved"]
+"""How a part of a picture is looked at; turned is a quarter against the clock."""
+_LEAST: Final[Mapping[Way, float]] = {"as it is": LIKELY, "turned": _ALONE, "halved": SURE}
+"""Probability from which a line counts as text: words that run up or down are rare, and their gate was not trained."""
 
 
 class _Look(NamedTuple):
@@ -60,10 +72,11 @@ class _Look(NamedTuple):
 
     Args:
         corner: (x, y) of the part.
-        pixels: of the part, uint8 (h, w) or (h, w, 3).
-        picture: what stands out of it.
-        lines: boxes of the candidates in the part, (N, 4).
+        pixels: of the part as it is looked at, uint8 (h, w) or (h, w, 3).
+        picture: what stands out of them.
+        lines: boxes of the candidates in them, (N, 4).
         scores: their probabilities, (N,).
+        way: how the part is looked at.
     """
 
     corner: tuple[int, int]
@@ -71,6 +84,23 @@ class _Look(NamedTuple):
     picture: Relief
     lines: NDArray[np.int64]
     scores: NDArray[np.float64]
+    way: Way = "as it is"
+
+    @property
+    def least(self) -> float:
+        """Probability from which a line counts as text."""
+        return _LEAST[self.way]
+
+    def back(self, box: Box) -> Box:
+        """A box of what is looked at in pixels of the picture."""
+        x0, y0, x1, y1 = box
+        if self.way == "turned":
+            width = self.pixels.shape[0]
+            x0, y0, x1, y1 = width - y1, x0, width - y0, x1
+        elif self.way == "halved":
+            x0, y0, x1, y1 = 2 * x0, 2 * y0, 2 * x1, 2 * y1
+        x, y = self.corner
+        return x0 + x, y0 + y, x1 + x, y1 + y
 
 
 def find_text(
@@ -96,33 +126,137 @@ def find_text(
         MissingExtra: `ocr=True` without the extra.
     """
     looks = _looks(pixels, None if inside is None else _without_rim(inside), trees)
-    found = [_flagged(look, LIKELY) for look in looks]
-    if ocr is True:
-        found = [_confirmed(look) for look in looks]
-    elif ocr and any(found):
+    if ocr == "flagged":
         with suppress(MissingExtra):
-            found = [_confirmed(look) for look in looks]
-    boxes = [box for look, mine in zip(looks, found, strict=True) for box in _in_picture(look, mine)]
+            return _found(looks, ocr=any(_flagged(look, look.least) for look in looks))
+    return _found(looks, ocr=ocr is True)
+
+
+def _found(looks: list[_Look], *, ocr: bool) -> tuple[TextBox, ...]:
+    """What the looks see, in pixels of the picture; the other ways only where they add to the first."""
+    boxes: list[TextBox] = []
+    for look in looks:
+        if look.way == "halved":
+            look = _without_found(look, boxes)
+        mine = _flagged(look, POSSIBLE if ocr and look.way == "as it is" else look.least)
+        if ocr and mine:
+            likely = look.lines[look.scores >= _UNSEEN]
+            mine = confirmed(look.pixels, mine, likely, likely=_UNSEEN, sure=_ALONE)
+        boxes += [replace(one, box=look.back(one.box)) for one in mine]
     return tuple(sorted(boxes, key=lambda b: b.box))
 
 
 def _looks(pixels: Pixels, inside: NDArray[np.bool_] | None, trees: Trees | None) -> list[_Look]:
-    """A look at the picture, and one at the white letters over its colour flow where it has any."""
-    (left, top), pixels, inside = _cut(pixels, inside)
+    """A look at the picture as it is, one at the white letters over its colour flow where it has any, and looks at it
+    turned and at half its size."""
+    corner, pixels, inside = _cut(pixels, inside)
     if not pixels.size:
         return []
     picture = relief(pixels, inside)
     patches = None if picture.chroma is None else flow_patches(picture.chroma)
-    lines = candidate_lines(picture)
-    scores = chances(lines.features, trees)
-    looks = [_Look((left, top), pixels, picture, lines.boxes, scores)]
-    if patches is None:
-        return looks
-    likely = np.flatnonzero(scores >= POSSIBLE)
-    scores[likely[is_flow(pixels, picture.tophat, patches, lines.boxes[likely])]] = 0.0
-    for look in _looks(_whitest(picture), patches if inside is None else inside & patches, trees):
-        looks.append(look._replace(corner=(left + look.corner[0], top + look.corner[1])))
+    looks = [_look(corner, pixels, picture, trees)]
+    if patches is not None:
+        likely = np.flatnonzero(looks[0].scores >= POSSIBLE)
+        looks[0].scores[likely[is_flow(pixels, picture.tophat, patches, looks[0].lines[likely])]] = 0.0
+        looks += _white_over_flow(corner, picture, patches if inside is None else inside & patches, trees)
+    for look, its_patches in _other_ways(corner, pixels, picture, inside, patches, trees):
+        if its_patches is not None:
+            look.scores[on_patches(its_patches, look.lines)] = 0.0
+        look.scores[_is_crossed(look, looks[0])] = 0.0
+        looks.append(look)
     return looks
+
+
+def _is_crossed(look: _Look, plain: _Look) -> NDArray[np.bool_]:
+    """Which lines of another look are crossed by a likelier one: letters below each other are no word."""
+    is_crossed = np.zeros(len(look.lines), bool)
+    for k in np.flatnonzero(look.scores >= look.least).tolist():
+        x0, y0, x1, y1 = look.back(_box(look.lines[k]))
+        others = plain.lines[plain.scores > look.scores[k]] + np.tile(plain.corner, 2)
+        width = np.minimum(others[:, 2], x1) - np.maximum(others[:, 0], x0)
+        height = np.minimum(others[:, 3], y1) - np.maximum(others[:, 1], y0)
+        shared = width.clip(0) * height.clip(0)
+        areas = (others[:, 2] - others[:, 0]) * (others[:, 3] - others[:, 1])
+        is_crossed[k] = bool((shared > _CROSSED * np.minimum(areas, (x1 - x0) * (y1 - y0))).any())
+    return is_crossed
+
+
+def _look(
+    corner: tuple[int, int], pixels: Pixels, picture: Relief, trees: Trees | None, way: Way = "as it is"
+) -> _Look:
+    lines = candidate_lines(picture, _LARGE_PX // 2) if way == "halved" else candidate_lines(picture)
+    return _Look(corner, pixels, picture, lines.boxes, chances(lines.features, trees), way)
+
+
+def _white_over_flow(
+    corner: tuple[int, int], picture: Relief, where: NDArray[np.bool_], trees: Trees | None
+) -> Iterator[_Look]:
+    """A look at what may be white letters over flow."""
+    (left, top), pixels, inside = _cut(_whitest(picture), where)
+    if pixels.size:
+        yield _look((corner[0] + left, corner[1] + top), pixels, relief(pixels, inside), trees)
+
+
+def _other_ways(
+    corner: tuple[int, int],
+    pixels: Pixels,
+    picture: Relief,
+    inside: NDArray[np.bool_] | None,
+    patches: NDArray[np.bool_] | None,
+    trees: Trees | None,
+) -> Iterator[tuple[_Look, NDArray[np.bool_] | None]]:
+    """The picture turned and at half its size, each with its patches of flow."""
+    yield (
+        _look(corner, np.asarray(cv2.rotate(pixels, _TURN), np.uint8), _turned(picture), trees, "turned"),
+        None if patches is None else np.rot90(patches),
+    )
+    height, width = (side // 2 for side in pixels.shape[:2])
+    if not height or not width:
+        return
+    small = np.asarray(cv2.resize(pixels[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA))
+    where = None if inside is None else _halved(inside[: 2 * height, : 2 * width])
+    yield (
+        _look(corner, small, relief(small, where), trees, "halved"),
+        None if patches is None else patches[: 2 * height : 2, : 2 * width : 2],
+    )
+
+
+def _turned(picture: Relief) -> Relief:
+    """A quarter against the clock: what stands out does so from all sides."""
+    level, tophat, usual = (
+        np.asarray(cv2.rotate(p, _TURN), np.uint8) for p in (picture.level, picture.tophat, picture.usual)
+    )
+    chroma, outside = (
+        None if p is None else np.asarray(cv2.rotate(p, _TURN), np.uint8) for p in (picture.chroma, picture.outside)
+    )
+    return Relief(level, tophat, usual, chroma, outside)
+
+
+def _halved(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where all four pixels are looked at: a dark one from outside would be half of a stroke."""
+    rows = inside[::2] & inside[1::2]
+    return np.ascontiguousarray(rows[:, ::2] & rows[:, 1::2])
+
+
+def _box(row: NDArray[np.int64]) -> Box:
+    x0, y0, x1, y1 = row.tolist()
+    return x0, y0, x1, y1
+
+
+def _without_found(look: _Look, boxes: Sequence[TextBox]) -> _Look:
+    """The look without the lines that lie in boxes of text that is found already."""
+    likely = np.flatnonzero(look.scores >= look.least)
+    left = [k for k in likely.tolist() if not _is_covered(look.back(_box(look.lines[k])), boxes)]
+    return look._replace(lines=look.lines[left], scores=look.scores[left])
+
+
+def _is_covered(box: Box, others: Sequence[TextBox]) -> bool:
+    x0, y0, x1, y1 = box
+    free = np.ones((y1 - y0, x1 - x0), bool)
+    for other in others:
+        left, top, right, bottom = other.box
+        free[max(0, top - y0) : max(0, bottom - y0), max(0, left - x0) : max(0, right - x0)] = False
+    return bool(free.mean() <= 1 - _COVERED)
 
 
 def _without_rim(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -157,22 +291,9 @@ def _whitest(picture: Relief) -> Pixels:
 def _flagged(look: _Look, least: float) -> list[TextBox]:
     """What the gate sees in the part, in pixels of the part."""
     found = merged(look.lines, look.scores, least=least, part=POSSIBLE)
-    return without_repeats([TextBox(box=completed(look.picture, b), score=s, detector="gate") for b, s in found])
-
-
-def _confirmed(look: _Look) -> list[TextBox]:
-    """What the OCR detector leaves of it."""
-    boxes = _flagged(look, POSSIBLE)
-    if not boxes:
-        return []
-    likely = look.lines[look.scores >= _UNSEEN]
-    return confirmed(look.pixels, boxes, likely, likely=_UNSEEN, sure=_ALONE)
-
-
-def _in_picture(look: _Look, boxes: list[TextBox]) -> list[TextBox]:
-    """Boxes of the part in pixels of the picture."""
-    (x, y) = look.corner
-    return [replace(b, box=(b.box[0] + x, b.box[1] + y, b.box[2] + x, b.box[3] + y)) for b in boxes]
+    if look.way != "halved":  # there, what goes on beside a line is mostly tissue
+        found = [(completed(look.picture, box), score) for box, score in found]
+    return without_repeats([TextBox(box=box, score=score, detector="gate") for box, score in found])
 
 
 def find_text_in_clip(

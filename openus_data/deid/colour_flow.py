@@ -88,6 +88,11 @@ def is_flow(
     return np.array([patches[c].mean() >= _ON_PATCH and _has_hues(pixels[c], tophat[c]) for c in cuts], bool)
 
 
+def on_patches(patches: NDArray[np.bool_], boxes: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Which lines touch a patch of flow at all, (N,); arguments as of `is_flow`."""
+    return np.array([patches[y0:y1, x0:x1].any() for x0, y0, x1, y1 in boxes.tolist()], bool)
+
+
 def _has_hues(pixels: Pixels, tophat: NDArray[np.uint8]) -> bool:
     """Whether the strokes of a line are mostly coloured, and not all of one hue."""
     strokes = pixels[tophat > 0.75 * np.quantile(tophat, 0.98)].astype(np.float32)

@@ -43,11 +43,12 @@ class Lines:
     features: NDArray[np.float64] = field(repr=False)
 
 
-def candidate_lines(picture: Relief) -> Lines:
+def candidate_lines(picture: Relief, least_px: int = _LINE_HEIGHT_PX[0]) -> Lines:
     """Everything that could be a line of text.
 
     Args:
         picture: of `relief`.
+        least_px: height from which it counts.
     """
     families = stroke_families(picture)
     height, width = picture.level.shape
@@ -58,7 +59,7 @@ def candidate_lines(picture: Relief) -> Lines:
     runs, letter = runs.only(kept), letter[kept]
     line, count = _grouped(runs, width)
     boxes = _extents(line, runs, count)
-    good = _could_be_lines(boxes, _areas(line, runs, count))
+    good = _could_be_lines(boxes, _areas(line, runs, count), least_px)
     kept = np.flatnonzero(good[line])
     runs, letter, line, boxes = runs.only(kept), letter[kept], (np.cumsum(good) - 1)[line[kept]], boxes[good]
     if not len(boxes):
@@ -101,11 +102,11 @@ def _could_be_letters(boxes: Ints, area: NDArray[np.float64]) -> NDArray[np.bool
     return np.asarray((height >= lowest) & (height <= highest) & (width <= widest) & (area >= _LEAST_LETTER_PX))
 
 
-def _could_be_lines(boxes: Ints, area: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _could_be_lines(boxes: Ints, area: NDArray[np.float64], least_px: int) -> NDArray[np.bool_]:
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    lowest, highest = _LINE_HEIGHT_PX
     is_flat = width >= _LEAST_WIDTH_TO_HEIGHT * height
-    return np.asarray((height >= lowest) & (height <= highest) & is_flat & (area >= _LEAST_STROKE_PX))
+    is_tall = (height >= least_px) & (height <= _LINE_HEIGHT_PX[1])
+    return np.asarray(is_tall & is_flat & (area >= _LEAST_STROKE_PX))
 
 
 def _grouped(runs: Runs, width: int) -> tuple[Ints, int]:
