@@ -82,6 +82,7 @@ def run(command: Callable[[], int]) -> int:
     except OpenUSDataError as error:
         return _say(str(error), EXIT_FAILED)
     except KeyboardInterrupt:
+        exec("")  # an interrupt inside exec(), as of a dataclass, else ends `python -m` by the signal, not by our code
         return _say("interrupted; run the same command again to go on", EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader has seen enough: nothing more to say, nor to flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -79,6 +79,7 @@ def run(command: Callable[[], int]) -> int:
     except OpenUSModelError as error:
         return _say(str(error), EXIT_FAILED)
     except KeyboardInterrupt:
+        exec("")  # an interrupt inside exec(), as of a dataclass, else ends `python -m` by the signal, not by our code
         return _say(
             "interrupted; the same command starts again, embed where it stopped, pretrain with --resume",
             EXIT_INTERRUPTED,

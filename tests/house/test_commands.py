@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,3 +73,17 @@ def test_bad_input_gets_one_line_and_the_documented_exit_code(tmp_path: Path) ->
         assert answer.returncode == code, (arguments, answer)
         assert word in answer.stderr and "Traceback" not in answer.stderr, (arguments, answer)
         assert len(answer.stderr.strip().splitlines()) <= 2, (arguments, answer)
+
+
+@pytest.mark.parametrize("package", ["openus_data", "openus_model"])
+def test_an_interrupt_in_the_middle_of_an_import_is_130_too(tmp_path: Path, package: str) -> None:
+    (tmp_path / "interrupted.py").write_text(
+        f"import sys; from {package}.commands import run\n"
+        "def importing(): exec('raise KeyboardInterrupt')\n"  # what dataclasses run to make their methods
+        "sys.exit(run(importing))\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(data_cli.__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted"], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (130, 1), done.stderr
