@@ -8,6 +8,7 @@ dark strip that fades in, the strip is taken in. Both keep echo rather than lose
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,10 @@ _SOFT, _CRISP = 0.45, 0.55
 _STRIP = 0.15
 _SAMPLES = 40
 _MARGIN_PX = 0.5
+_DEPTHS = np.linspace(0.01, 0.05, 6)
+"""Where echo near the probe is looked at, as parts of the depth of the scan area."""
+_BAND_FULL, _DARK, _FLAT, _GAP_PX, _PROBES_PX = 0.5, 6, 2, 5, (5, 12)
+_LEAST_RUN, _LEAST_RUN_PX, _LEAST_NEAR, _MOST_TURN = 0.05, 16, 0.15, math.radians(40)
 _ALONG = (np.arange(128) + 0.5) / 128
 _DEEPER, _WIDER = 0.8, 0.4
 """How much deeper and wider a shape may be than its echo is at first sight, as parts of its size."""
@@ -38,9 +43,9 @@ def complete(shape: Shape, distance: Grey, *, faint: bool = True) -> Shape:
         faint: whether scattered pixels beyond the border may be echo; they are not where all of the frame is noisy.
     """
     if isinstance(shape, Fan):
-        shape = _symmetric(shape, distance)
+        shape = _as_wide_as_near(_symmetric(shape, distance), distance)
         return _with_margin_fan(_deeper_fan(shape, distance) if faint else shape, distance.shape)
-    shape = _to_the_rim(shape, distance)
+    shape = _as_wide_as_top(_to_the_rim(shape, distance), distance)
     return _with_margin_slab(_wider(_deeper_slab(shape, distance), distance) if faint else shape, distance.shape)
 
 
@@ -131,6 +136,77 @@ def _sharpness(point: Polygon, normal: NDArray[np.float64], distance: Grey) -> f
     row = np.clip(at[..., 1], 0, h - 1).astype(np.intp)
     deep, close, beyond = distance[row, column].mean(axis=0).reshape(3, 3).mean(axis=1)
     return float(np.clip((close - beyond) / max(1.0, deep - beyond), 0, 1))
+
+
+def _as_wide_as_near(fan: Fan, distance: Grey) -> Fan:
+    """Sides in shadow moved out to where echo along the near arc ends, which lost contact leaves."""
+    deep = fan.near + _DEPTHS * (fan.far - fan.near)
+    if fan.near < _LEAST_NEAR * fan.far or deep[-1] - deep[0] < len(_DEPTHS):
+        return fan
+    down, step = -1.0 if fan.inverted else 1.0, 1 / deep[0]
+    for name, angle, side in (("left", fan.left, -1.0), ("right", fan.right, 1.0)):
+        rays = [
+            (math.sin(turned), down * math.cos(turned)) for turned in (angle + side * step * px for px in _PROBES_PX)
+        ]
+        spots = [(fan.apex_x + r * x, fan.apex_y + r * y) for x, y in rays for r in deep[::2].tolist()]
+        if not _any_echo(spots, distance):
+            continue
+        turn = side * step * _outward(_MOST_TURN / step, distance.shape)
+        x, y = np.outer(deep, np.sin(angle + turn)), np.outer(deep, np.cos(angle + turn))
+        run = _run(fan.apex_x + x, fan.apex_y + down * y, distance)
+        if run and _crispness(fan, angle, side, distance) < _SOFT:
+            fan = replace(fan, **{name: angle + side * step * run})
+    return fan
+
+
+def _as_wide_as_top(slab: Slab, distance: Grey) -> Slab:
+    """The same for upright sides, along the top."""
+    height, width = slab.bottom - slab.top, slab.top_right - slab.top_left
+    deep = slab.top + _DEPTHS * height
+    if (slab.top_left, slab.top_right) != (slab.bottom_left, slab.bottom_right) or deep[-1] - deep[0] < len(_DEPTHS):
+        return slab
+    for name, x, side in (("left", slab.top_left, -1.0), ("right", slab.top_right, 1.0)):
+        if not _any_echo([(x + side * px, y) for px in _PROBES_PX for y in deep[::2].tolist()], distance):
+            continue
+        out = x + side * _outward(_WIDER * width, distance.shape)
+        run = _run(*np.meshgrid(out, deep), distance)
+        if not run:
+            continue
+        point = np.stack([np.full(len(_ALONG), x), slab.top + height * _ALONG], 1)
+        if _sharpness(point, np.array([side, 0.0]), distance) < _SOFT:
+            slab = replace(slab, **{f"top_{name}": x + side * run, f"bottom_{name}": x + side * run})
+    return slab
+
+
+def _any_echo(spots: Sequence[tuple[float, float]], distance: Grey) -> bool:
+    """Whether both the first and the second half of some spots (x, y) in px show echo; mostly neither does."""
+    h, w = distance.shape
+    half = len(spots) // 2
+    return all(
+        any(0 <= x < w and 0 <= y < h and distance[int(y), int(x)] > _DARK for x, y in some)
+        for some in (spots[:half], spots[half:])
+    )
+
+
+def _outward(most: float, size: tuple[int, ...]) -> NDArray[np.float64]:
+    """Distances in px (N,) from a border outward at which echo is looked for."""
+    return np.arange(1.0, max(2.0, min(most, size[1])))
+
+
+def _run(x: NDArray[np.float64], y: NDArray[np.float64], distance: Grey) -> int:
+    """How far echo goes on, px, at points (D, N) of D depths; 0 if that is as short as a mark, or endless."""
+    h, w = distance.shape
+    least = max(_LEAST_RUN_PX, int(_LEAST_RUN * w))
+    if x.shape[1] <= least:
+        return 0
+    column, row = np.floor(x).astype(np.intp), np.floor(y).astype(np.intp)
+    seen = (column >= 0) & (row >= 0) & (column < w) & (row < h)
+    level = distance[np.clip(row, 0, h - 1), np.clip(column, 0, w - 1)]
+    rough = level.max(axis=0) > level.min(axis=0) + _FLAT  # which a plain interface is not
+    echo = rough & ((seen & (level > _DARK)).mean(axis=0) >= _BAND_FULL)
+    gaps = np.convolve(echo, np.ones(_GAP_PX), "full")[_GAP_PX - 1 :] == 0  # nothing here nor just beyond
+    run = int(gaps.argmax()) if gaps.any() else 0
+    return run if run >= least else 0
 
 
 def _to_the_rim(slab: Slab, distance: Grey) -> Slab:

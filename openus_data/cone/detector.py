@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,8 +18,8 @@ from openus_data.cone.profile import Mask
 from openus_data.cone.refine import refine
 from openus_data.cone.regions import scan_boxes
 from openus_data.cone.sample import MOST_SIDE_PX
-from openus_data.cone.search import Found, is_hazy, search
-from openus_data.cone.shape import to_frame
+from openus_data.cone.search import HAZE_PRICE, Found, is_hazy, search
+from openus_data.cone.shape import Fan, Shape, to_frame
 from openus_data.cone.temporal import Frames, project
 from openus_data.records import Box, Cone, Region
 
@@ -26,7 +27,7 @@ _REACH_CELLS = 2.0
 _LEAST_SIDE_PX = 16
 _LEAST_PART, _LEAST_EXTENT, _LARGE_PART = 0.02, 0.1, 0.15
 _SURE = 0.9
-_HAZE_PRICE = 0.4
+_LEAST_OF_BARS, _LEAST_IN_BARS = 0.3, 0.75
 
 
 def detect(frames: Frames, *, regions: Sequence[Region] = (), prior: Cone | None = None) -> Cone:
@@ -63,8 +64,35 @@ def _look(evidence: Evidence, boxes: Sequence[Box], seen: str) -> Cone:
     single = search(evidence)
     if single is None or _too_small(single, evidence):
         return no_cone(seen)
+    between = _between_bars(single, evidence, seen) if is_hazy(single, evidence) else None
+    if between is not None:
+        return between
     panels = find_panels(evidence, single) or [single]
     return join([_found_cone(panel, evidence, seen) for panel in panels], height, width)
+
+
+def _between_bars(hazy: Found, evidence: Evidence, seen: str) -> Cone | None:
+    """The fan in a frame whose own background is not exact, and which bars of another level make look like a slab."""
+    if hazy.score.area < _LEAST_OF_BARS * evidence.level.size:
+        return None
+    height, width = evidence.grey.shape
+    x, y = evidence.scale
+    left, top, right, bottom = extent(hazy.outline)
+    x0, y0 = max(0, round((left + 1) * x)), max(0, round((top + 1) * y))  # the slab is known to a cell
+    x1, y1 = min(width, round((right - 1) * x)), min(height, round((bottom - 1) * y))
+    if min(x1 - x0, y1 - y0) < _LEAST_SIDE_PX:
+        return None
+    inner = gather(np.ascontiguousarray(evidence.grey[y0:y1, x0:x1]))
+    found = search(inner)
+    if found is None or not isinstance(found.shape, Fan) or found.merit < _LEAST_IN_BARS:
+        return None
+    shape = _refined(found, inner)
+    if not isinstance(shape, Fan):
+        return None
+    left, top, right, bottom = shape.box
+    box = (left + x0, top + y0, right + x0, bottom + y0)
+    shape = replace(shape, apex_x=shape.apex_x + x0, apex_y=shape.apex_y + y0, box=box)
+    return to_cone(shape, height, width, confidence=confidence(found.merit), method=seen)
 
 
 def _too_small(found: Found, evidence: Evidence) -> bool:
@@ -99,8 +127,12 @@ def _cells(evidence: Evidence, box: Box) -> Mask:
 
 def _found_cone(found: Found, evidence: Evidence, method: str) -> Cone:
     height, width = evidence.grey.shape
-    shape = to_frame(found.shape, evidence.level.shape, evidence.scale, (height, width))
+    merit = found.merit - HAZE_PRICE * is_hazy(found, evidence)
+    return to_cone(_refined(found, evidence), height, width, confidence=confidence(merit), method=method)
+
+
+def _refined(found: Found, evidence: Evidence) -> Shape:
+    """The shape in pixels, on its edges, with what shadow and depth hide."""
+    shape = to_frame(found.shape, evidence.level.shape, evidence.scale, evidence.grey.shape)
     shape = refine(shape, evidence.distance, _REACH_CELLS * max(evidence.scale))
-    shape = complete(shape, evidence.distance, faint=not evidence.noisy)
-    merit = found.merit - _HAZE_PRICE * is_hazy(found, evidence)
-    return to_cone(shape, height, width, confidence=confidence(merit), method=method)
+    return complete(shape, evidence.distance, faint=not evidence.noisy)

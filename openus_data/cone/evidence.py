@@ -32,8 +32,9 @@ _MAIN_SHARE, _EQUAL_SHARE, _PAGE = 0.5, 0.5, 128
 _EXACT_SHARE, _BRIGHT_SHARE = 0.8, 0.02
 _CONTRASTS = (16, 1)
 _COARSE_CELLS = 64
-_SOLID, _LEAST_FRAME = 0.9, 0.15
+_SOLID, _LEAST_FRAME, _LEAST_FULL = 0.9, 0.15, 0.5
 _DARKER_TOLERANCE = 6
+_LEAST_SHADING, _ALIKE_ENDS, _ONE_LEVEL = 3.0, 0.8, 0.5
 _NEIGHBOURS, _AREA, _BEFORE = np.ones((3, 3), np.uint8), np.ones((5, 5), np.uint8), np.ones((1, 5), np.uint8)
 
 
@@ -69,6 +70,7 @@ def gather(grey: Grey, spread: Grey | None = None) -> Evidence:
         grey: uint8 (H, W).
         spread: uint8 (H, W), maximum less minimum over a clip, or None.
     """
+    grey = _without_shading(grey)
     noisy = _is_noisy(grey)
     grey, backgrounds = _smoothed(grey) if noisy else (grey, background_levels(grey))
     distance = _distance(grey, backgrounds)
@@ -175,7 +177,7 @@ def _goes_round(grey: Grey, level: int) -> bool:
 
 
 def _frame_within(grey: Grey, off: Grey, step: int) -> Grey | None:
-    """The frame on a page or between bars: a large part off the background, if a solid rectangle.
+    """The frame on a page or between bars: a large part off the background, if a solid rectangle but for holes.
 
     Args:
         grey: (H, W).
@@ -189,10 +191,16 @@ def _frame_within(grey: Grey, off: Grey, step: int) -> Grey | None:
     if area < least:
         _, _, stats, _ = cv2.connectedComponentsWithStats(off, connectivity=4)
         x, y, w, h, area = stats[1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())].tolist()
-    if area < _SOLID * w * h or w * h < _LEAST_FRAME * off.size:
+    if w * h < _LEAST_FRAME * off.size or (area < _SOLID * w * h and not _is_framed(off[y : y + h, x : x + w], area)):
         return None
     inside = grey[step * (y + 1) : step * (y + h - 1), step * (x + 1) : step * (x + w - 1)]
     return inside if min(inside.shape) > 2 * step else None
+
+
+def _is_framed(off: Grey, area: int) -> bool:
+    """Whether what has holes, as of echo as bright as the page, has a solid rim; `off` is its box."""
+    sides = (off[0], off[-1], off[:, 0], off[:, -1])
+    return area > _LEAST_FULL * off.size and all(cv2.countNonZero(side) >= _SOLID * len(side) for side in sides)
 
 
 def _part_at_the_middle(off: Grey) -> tuple[int, int, int, int, int]:
@@ -205,6 +213,27 @@ def _part_at_the_middle(off: Grey) -> tuple[int, int, int, int, int]:
         return 0, 0, 0, 0, 0
     area, _, _, (x, y, width, height) = cv2.floodFill(off, None, (column, row), 2)
     return x, y, width, height, area
+
+
+def _without_shading(grey: Grey) -> Grey:
+    """A frame (H, W) whose background runs from dark to light, or is brushed, less that background; others as they are.
+
+    Such a background differs from row to row and is the same at both ends of each, or from column to column.
+    """
+    for across, first, last in ((False, grey[:, 0], grey[:, -1]), (True, grey[0], grey[-1])):
+        counts = np.bincount(first, minlength=256)
+        if counts.max() >= _ONE_LEVEL * len(first):
+            continue
+        if np.convolve(counts, np.ones(2 * _FLAT_TOLERANCE + 1), "same").max() >= _ONE_LEVEL * len(first):
+            continue
+        apart = np.abs(first.astype(np.int16) - last)
+        if first.std() < _LEAST_SHADING or np.mean(apart <= _FLAT_TOLERANCE) < _ALIKE_ENDS:
+            continue
+        ground = np.minimum(first, last)
+        ground = np.tile(ground, (len(grey), 1)) if across else np.tile(ground[:, None], (1, grey.shape[1]))
+        plain: Grey = cv2.subtract(cv2.absdiff(grey, ground), _FLAT_TOLERANCE)
+        return plain
+    return grey
 
 
 def _smoothed(grey: Grey) -> tuple[Grey, tuple[int, ...]]:

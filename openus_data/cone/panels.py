@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from openus_data.cone.evidence import Evidence
-from openus_data.cone.parts import Parts, find_parts
+from openus_data.cone.parts import Part, Parts, find_parts
 from openus_data.cone.profile import Mask
 from openus_data.cone.search import Found, prior, search_mask
 from openus_data.cone.shape import Slab
@@ -58,10 +58,13 @@ def _better(panels: list[Found], single: Found) -> bool:
 
 
 def _separate(parts: Parts, known: Mask) -> list[Mask]:
-    """The part that is known best and those of like size and height beside it, left to right."""
+    """The part that is known best and those of like size and height beside it, left to right; or two rows of two."""
     sizes = np.sort(parts.area[parts.order])
     if len(sizes) < 2 or sizes[-2] <= _LEAST_AREA * sizes[-1]:
         return []
+    four = _two_by_two([parts.part(label) for label in parts.order[parts.area[parts.order] > _LEAST_AREA * sizes[-1]]])
+    if four:
+        return [parts.mask([part.label]) for part in four]
     main = parts.part(int(np.bincount(parts.labels[known], minlength=len(parts.area))[1:].argmax()) + 1)
     x0, y0, x1, y1 = main.box
     beside = [main]
@@ -74,6 +77,24 @@ def _separate(parts: Parts, known: Mask) -> list[Mask]:
     if not 2 <= len(beside) <= _MOST_PANELS:
         return []
     return [parts.mask([part.label]) for part in sorted(beside, key=lambda part: part.box[0])]
+
+
+def _two_by_two(alike: list[Part]) -> list[Part]:
+    """Four parts if they stand in two rows of two, the upper row first; else none."""
+    if len(alike) != 4:
+        return []
+    rows = sorted(alike, key=lambda part: part.box[1] + part.box[3])
+    a, b, c, d = sorted(rows[:2], key=lambda part: part.box[0]) + sorted(rows[2:], key=lambda part: part.box[0])
+    beside = all(_in_line(one, other, 0) for one, other in ((a, b), (c, d)))
+    return [a, b, c, d] if beside and all(_in_line(one, other, 1) for one, other in ((a, c), (b, d))) else []
+
+
+def _in_line(one: Part, other: Part, axis: int) -> bool:
+    """Whether one part ends before the other starts along an axis, and they share most of the other axis."""
+    across = 1 - axis
+    shared = min(one.box[across + 2], other.box[across + 2]) - max(one.box[across], other.box[across])
+    least = min(part.box[across + 2] - part.box[across] for part in (one, other))
+    return one.box[axis + 2] <= other.box[axis] + 2 and shared > _LEAST_OVERLAP * least
 
 
 def _halves(mask: Mask) -> list[Mask]:

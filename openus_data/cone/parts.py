@@ -24,6 +24,10 @@ _LEAST_AREA, _LEAST_WIDTH = 0.08, 0.35
 """Of a part that counts, either, as parts of those of the main one."""
 _LEAST_HEIGHT = 2
 """Cells; `_OPEN` leaves no column of a part lower."""
+_BAND_WIDE, _BAND_FROM, _BAND_PRICE = 2.0, 0.4, 0.6
+"""Width over height of a band, its top over the height of the frame, and the price of a band below another part."""
+_LEAST_ABOVE, _MOST_ABOVE = 0.012, 0.6
+"""Of the main part above a band: area over that of the frame, and over that of all that stands there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +83,17 @@ class Parts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Parts taken together, and what it costs to leave out the others."""
+    """Parts taken together, and what it costs to leave out the others.
+
+    Args:
+        mask: their cells.
+        price: of this group.
+        left_out: price of a shape that leaves out some of them, since another group is the one without them.
+    """
 
     mask: Mask
     price: float
+    left_out: float = 0.0
 
 
 def find_parts(evidence: Evidence, level: int, allowed: Mask | None = None) -> Parts | None:
@@ -125,7 +136,10 @@ def measure(
 
 
 def groups(parts: Parts) -> Iterator[Group]:
-    """What may make one scan area: the main part with those above and below it, alone, and with those beside it."""
+    """What may make one scan area: the main part with those above and below it, alone, and with those beside it.
+
+    Where it is a band low in the frame, a spectral strip or an M-mode perhaps, also each part above it, alone.
+    """
     main = parts.part(int(parts.order[0]))
     x0, y0, x1, y1 = main.box
     least = min(_LEAST_WIDTH * _LEAST_HEIGHT * main.width, _LEAST_AREA * main.area)
@@ -138,7 +152,13 @@ def groups(parts: Parts) -> Iterator[Group]:
         and (other.height >= _WORD_TALL * len(parts.labels) or other.width >= _WORD_WIDE * main.width)
     ]
     above_and_below = [other.label for other in stacked]
-    yield Group(mask=parts.mask([main.label, *above_and_below]), price=0.0)
+    above = _above_band(parts, main)
+    band = 0.0 if above is None else _BAND_PRICE
+    yield Group(
+        mask=parts.mask([main.label, *above_and_below]),
+        price=0.0 if stacked else band,
+        left_out=band if stacked else 0.0,
+    )
     if stacked:
         slack = 0.03 * main.width
         price = 0.0
@@ -147,6 +167,8 @@ def groups(parts: Parts) -> Iterator[Group]:
             taller = max(other.box[3], y1) - min(other.box[1], y0)
             price = max(price, min(1.0, taller / main.height - 1) * (0.6 if aligned else 0.2))
         yield Group(mask=parts.mask([main.label]), price=price)
+    if above is not None:
+        yield Group(mask=parts.mask([above.label]), price=0.0)
     beside = [
         other.label
         for other in large
@@ -154,3 +176,22 @@ def groups(parts: Parts) -> Iterator[Group]:
     ]
     if beside:
         yield Group(mask=parts.mask([main.label, *{*above_and_below, *beside}]), price=0.0)
+
+
+def _above_band(parts: Parts, band: Part) -> Part | None:
+    """What stands above a band that lies low in the frame, such as a spectral strip or an M-mode; in one piece."""
+    x0, y0, x1, _ = band.box
+    if band.width < _BAND_WIDE * band.height or y0 < _BAND_FROM * len(parts.labels):
+        return None
+    seen = [parts.part(label) for label in parts.order[1:][parts.area[parts.order[1:]] >= _LEAST_CELLS].tolist()]
+    higher = [
+        other
+        for other in seen
+        if other.box[3] <= y0 + 1 and min(other.box[2], x1) - max(other.box[0], x0) > 0.7 * other.width
+    ]
+    best = max(higher, key=lambda other: other.area, default=None)
+    if best is None or best.area < max(
+        _LEAST_ABOVE * parts.labels.size, _MOST_ABOVE * sum(other.area for other in higher)
+    ):
+        return None
+    return best

@@ -26,7 +26,10 @@ _NARROW = np.ones((1, 7), np.uint8)
 _LEAST_TRIM, _MOST_TRIM, _TRIM_PRICE = 0.01, 0.3, 0.05
 _SAME = math.radians(0.5)
 _BOXY, _TOP_HEAVY = 0.8, 0.42
-_HAZE, _CLEAR = 2, 0.5
+_HAZE, _CLEAR, _LARGE_FAN = 2, 0.5, 0.2
+HAZE_PRICE = 0.4
+"""What a slab that is all but black loses of its merit."""
+_ALL_RIM, _LEFT_OUT = 0.98, 0.03
 _FAIR, _POOR, _GOOD, _VERY_GOOD = 0.9, 1.1, 1.2, 1.35
 
 
@@ -63,9 +66,9 @@ def search(evidence: Evidence, allowed: Mask | None = None) -> Found | None:
         here = _search_level(parts, level)
         worse = best is not None and here is not None and here.merit < best.merit - _WORSE
         best = _better(best, here)
-        if best is not None and (worse or best.merit > (_GOOD if level else _VERY_GOOD) or _is_settled(best)):
+        if best is not None and (worse or best.merit > (_GOOD if level else _VERY_GOOD) or _is_settled(best, evidence)):
             break
-    return best if best is None or not is_hazy(best, evidence) else _clear_fan(evidence, allowed) or best
+    return best if best is None or not is_hazy(best, evidence) else _clear_fan(best, evidence, allowed) or best
 
 
 def is_hazy(found: Found, evidence: Evidence) -> bool:
@@ -76,11 +79,14 @@ def is_hazy(found: Found, evidence: Evidence) -> bool:
     return clear < _CLEAR * cv2.countNonZero(found.mask.view(np.uint8))
 
 
-def _clear_fan(evidence: Evidence, allowed: Mask | None) -> Found | None:
-    """A fan that fits very well in what is brighter than haze."""
+def _clear_fan(hazy: Found, evidence: Evidence, allowed: Mask | None) -> Found | None:
+    """A fan in what is brighter than haze that fits very well, or better than what is left of the slab's merit."""
     parts = find_parts(evidence, _HAZE, allowed)
     found = None if parts is None else _search_level(parts, _HAZE)
-    return found if found is not None and found.merit > _VERY_GOOD and isinstance(found.shape, Fan) else None
+    if found is None or not isinstance(found.shape, Fan):
+        return None
+    large = found.score.area > _LARGE_FAN * hazy.score.area
+    return found if found.merit > (min(_VERY_GOOD, hazy.merit - HAZE_PRICE) if large else _VERY_GOOD) else None
 
 
 def _search_level(parts: Parts, level: int) -> Found | None:
@@ -89,15 +95,21 @@ def _search_level(parts: Parts, level: int) -> Found | None:
     for group in groups(parts):
         found = search_mask(group.mask)
         if found is not None:
-            best = _better(best, replace(found, merit=found.merit - group.price, level=level, parts=parts))
+            price = group.price + (group.left_out if found.score.spill > _LEFT_OUT else 0.0)
+            best = _better(best, replace(found, merit=found.merit - price, level=level, parts=parts))
         if best is not None and best.merit > _VERY_GOOD:
             break
     return best
 
 
-def _is_settled(found: Found) -> bool:
-    """Whether a higher level has nothing to mend: a fair shape with no echo beyond, or a fan with much that is dark."""
+def _is_settled(found: Found, evidence: Evidence) -> bool:
+    """Whether a higher level has nothing to mend: a fair shape with no echo beyond, or a fan with much that is dark.
+
+    Not so where all of a frame whose rim shows a background is taken for echo, as haze over it would be.
+    """
     score = found.score
+    if score.rim > _ALL_RIM and evidence.backgrounds:
+        return False
     dark = isinstance(found.shape, Fan) and score.cover < _FULL
     return found.merit > _FAIR and (dark or score.breach + score.spill < _LEAST_BREACH * score.cover)
 

@@ -12,7 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from openus_data.cone import detect, raster
+from openus_data.cone.complete import complete
 from openus_data.cone.outline import signed_area
+from openus_data.cone.shape import Fan
 from openus_data.phantom import Phantom, phantom
 from openus_data.records import Cone, Geometry, Region
 
@@ -204,6 +206,78 @@ def test_noise_below_a_dark_far_end_is_no_faint_echo() -> None:
     noise = np.random.default_rng(2).normal(0, 2.5, made.image.shape)
     noisy = np.clip(made.image + noise, 0, 255).astype(np.uint8)
     assert quality(made, detect(noisy)) > 0.9
+
+
+@pytest.mark.parametrize("geometry", ["sector", "linear"])
+def test_a_wide_strip_below_a_small_scan_area_is_no_part_of_it(geometry: Geometry) -> None:
+    small = phantom(31, geometry=geometry, width=320, height=220, interface=False)
+    frame, inside = np.zeros((600, 800), np.uint8), np.zeros((600, 800), np.bool_)
+    frame[20:240, 240:560], inside[20:240, 240:560] = small.image, small.inside
+    frame[320:560, 30:770] = np.random.default_rng(1).rayleigh(50, (240, 740)).clip(0, 255)  # an M-mode
+    assert overlap(raster(detect(frame), 600, 800), inside) > 0.95
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_background_that_runs_from_dark_to_light_is_no_echo(axis: int) -> None:
+    made = phantom(6, geometry="curvilinear", width=640, height=480, interface=False)
+    ramp = np.linspace(15, 120, made.image.shape[axis]).astype(np.uint8)
+    ground = np.broadcast_to(ramp[:, None] if axis == 0 else ramp, made.image.shape)
+    assert quality(made, detect(np.where(made.inside, made.image, ground))) > 0.97
+
+
+def test_four_scan_areas_in_two_rows_are_four_panels() -> None:
+    one = phantom(7, geometry="sector", width=400, height=300, interface=False)
+    cone = detect(np.tile(one.image, (2, 2)))
+    assert cone.geometry == "multi" and len(cone.panels) == 4
+    assert overlap(raster(cone, 600, 800), np.tile(one.inside, (2, 2))) > 0.95
+
+
+@pytest.mark.parametrize("geometry", ["linear", "trapezoid"])
+def test_noise_that_leaves_half_of_the_frame_black_is_no_full_frame(geometry: Geometry) -> None:
+    made = phantom(6, geometry=geometry, width=640, height=480)
+    noise = np.random.default_rng(2).normal(0, 2, made.image.shape)
+    assert quality(made, detect(np.clip(made.image + noise, 0, 255).astype(np.uint8))) > 0.95
+
+
+def test_a_frame_whose_echo_is_as_bright_as_the_page_is_found_on_it() -> None:
+    made = phantom(28, geometry="curvilinear", width=640, height=480, interface=False)
+    page, inside = np.full((660, 860), 140, np.uint8), np.zeros((660, 860), np.bool_)
+    page[90:570, 120:760] = np.where(made.inside, 118 + made.image // 6, 0)
+    inside[90:570, 120:760] = made.inside
+    assert overlap(raster(detect(page), 660, 860), inside) > 0.95
+
+
+def test_a_side_in_shadow_is_kept_where_the_echo_near_the_probe_shows_it() -> None:
+    made = phantom(22, geometry="linear", width=640, height=480, interface=False)
+    rows, cols = np.mgrid[:480, :640]
+    x0, y0, x1, _ = made.cone.box
+    lit = np.where(rows - y0 < 40, 1, 1 - np.clip((cols - (x0 + 0.66 * (x1 - x0))) / 40, 0, 1))
+    contact = np.where(rows - y0 < 40, 60 + 20 * (rows % 3), 0) * made.inside
+    frame = np.maximum(made.image * lit, contact).astype(np.uint8)
+    assert (made.inside & ~raster(detect(frame), 480, 640)).sum() < 0.03 * made.inside.sum()
+
+
+def test_a_narrow_fan_is_as_wide_as_its_echo_near_the_probe_but_not_as_a_mark_there() -> None:
+    rows, cols = np.mgrid[:600, :800]
+    radius, angle = np.hypot(cols - 400, rows + 100), np.arctan2(cols - 400, rows + 100)
+    echo = 80 + np.random.default_rng(4).integers(0, 60, radius.shape)
+    near = (radius > 200) & (radius < 240)
+    lit = 1 - np.clip((angle - 0.1) / 0.08, 0, 1)
+    shadowed = np.where((radius > 200) & (radius < 600) & (angle > -0.3) & (angle < 0.3), echo * lit, 0)
+    fan = Fan(apex_x=400, apex_y=-100, left=-0.3, right=0.14, near=200, far=600, box=(0, 0, 800, 600))
+    for upto, right in ((0.36, 0.36), (0.2, 0.14)):
+        frame = np.where(near & (angle > -0.3) & (angle < upto), echo, shadowed).astype(np.uint8)
+        found = complete(fan, frame)
+        assert isinstance(found, Fan) and abs(found.right - right) < 0.02
+
+
+@pytest.mark.parametrize("name", ["d023", "d062"])
+def test_a_dark_frame_whose_black_is_not_exact_is_found_between_bars(realdata: Path, name: str) -> None:
+    picture = cv2.imread(str(realdata / "annotated_frames" / f"{name}.png"), cv2.IMREAD_GRAYSCALE)
+    assert picture is not None
+    inner, (height, width) = np.asarray(picture, np.uint8), picture.shape
+    barred = raster(detect(np.pad(inner, ((50, 50), (40, 80)))), height + 100, width + 120)
+    assert overlap(barred[50:-50, 40:-80], raster(detect(inner), height, width)) > 0.9
 
 
 def test_real_pictures_keep_their_floor(realdata: Path) -> None:
