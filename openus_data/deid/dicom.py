@@ -144,11 +144,16 @@ def _copy_allowed(
         step = steps.get(int(tag))
         raw = None if step is None else headers.read_tag(source, tag)
         value = None if step is None or raw is None else _pass(raw, step, context, rules)
-        if step is None or value is None:
+        if step is None or value is None or _is_too_many(value, step):
             dropped += 1
             continue
         _put(target, step, value)
     return dropped
+
+
+def _is_too_many(value: object, step: Step) -> bool:
+    """Whether there are more values than the standard knows of: two bytes each spell whatever one likes."""
+    return step.most is not None and isinstance(value, list) and len(value) > step.most
 
 
 def _pass(raw: object, step: Step, context: Context, rules: set[str]) -> object:

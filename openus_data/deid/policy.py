@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 
 from openus_data.deid import replacements, values
 from openus_data.deid.replacements import Context
@@ -107,6 +107,7 @@ class Step:
         vr: value representation by the standard's dictionary.
         rule: name of the rule, empty for a sequence to look into.
         value: the value rule, None for a sequence to look into.
+        most: how many values the standard's dictionary allows; None for any number.
         children: steps inside the sequence.
     """
 
@@ -114,6 +115,7 @@ class Step:
     vr: str
     rule: str
     value: ValueRule | None
+    most: int | None
     children: Mapping[int, Step]
 
 
@@ -141,9 +143,15 @@ def _freeze(tree: Mapping[str, Any]) -> dict[int, Step]:
             vr=dictionary_VR(tag),
             rule=rule.name if rule else "",
             value=VALUE_RULES[rule.value] if rule else None,
+            most=_most_values(tag),
             children={} if rule else _freeze(node),
         )
     return frozen
+
+
+def _most_values(tag: int) -> int | None:
+    last = dictionary_VM(tag).split("-")[-1]
+    return int(last) if last.isdigit() else None
 
 
 @functools.cache

@@ -23,6 +23,8 @@ from pydicom.valuerep import PersonName
 MAX_AGE_YEARS: Final = 90
 """Ages above 89 form one group (45 CFR 164.514(b)(2)(i)(C))."""
 
+_LEAST_REAL: Final = 1e-9
+
 _DIGIT_RUN = re.compile(r"\d{6,}")  # serial numbers, record numbers and dates; model names have at most five digits
 _SPACED_DIGITS = re.compile(r"(?<![A-Za-z0-9])\d(?:[ ._/-]?\d){6,}")
 _DATE = re.compile(
@@ -159,9 +161,10 @@ def coordinate(raw: object) -> int | list[int] | None:
 
 
 def real(raw: object) -> float | list[float] | None:
-    """Finite numbers below a hundred thousand, so that no date of six digits and no record number passes."""
+    """Finite numbers below a hundred thousand, so that no date of six digits and no record number passes; 0, or from
+    1e-9 on, since eight digits that were written as the bytes of a number read as 1e-77 to 1e-30."""
     found = numbers(raw)
-    if not found or any(abs(number) >= 1e5 for number in found):
+    if not found or any(abs(number) >= 1e5 or 0 < abs(number) < _LEAST_REAL for number in found):
         return None
     return found[0] if len(found) == 1 else list(found)
 

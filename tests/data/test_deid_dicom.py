@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
 
 import numpy as np
 import pydicom
@@ -122,6 +123,21 @@ def test_no_measure_holds_a_date_or_a_record_number(keyword: str) -> None:
         value = [number, number] if keyword == "PixelSpacing" else number
         assert keyword not in clean(patient(**{keyword: value})).dataset
     assert keyword in clean(patient(**{keyword: ["0.25", "0.25"] if keyword == "PixelSpacing" else "33.3"})).dataset
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value"),
+    [
+        ("RegionDataType", "US", list(struct.unpack("<4H", b"ROE^JANE"))),
+        ("PhysicalDeltaX", "FD", struct.unpack("<d", b"19610307")[0]),
+    ],
+)
+def test_no_number_spells_a_name_in_its_bytes(keyword: str, vr: str, value: object) -> None:
+    region = Dataset()
+    region.RegionSpatialFormat = 1
+    region.add_new(keyword, vr, value)
+    (kept,) = clean(patient(SequenceOfUltrasoundRegions=[region])).dataset.SequenceOfUltrasoundRegions
+    assert keyword not in kept and kept.RegionSpatialFormat == 1
 
 
 def test_a_pointer_to_a_tag_that_does_not_exist_does_not_pass() -> None:
