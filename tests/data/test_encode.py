@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 
 import cv2
@@ -85,3 +86,52 @@ def test_a_damaged_chunk_is_not_passed_through() -> None:
     data[60] ^= 1
     assert encode.strip_source(bytes(data)) is None
     assert zlib.crc32(b"") == 0 and encode.strip_source(b"GIF89a") is None
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_with(*, behind: bytes = b"", rows: bytes = b"", end: bytes = b"", before: bytes = b"") -> bytes:
+    pixels = picture(3)
+    head = struct.pack(">IIBBBBB", 53, 37, 8, 2, 0, 0, 0)
+    packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in pixels) + rows) + behind
+    chunks = png_chunk(b"IHDR", head) + before + png_chunk(b"IDAT", packed) + png_chunk(b"IEND", end)
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def jpeg_with(marker: int, body: bytes) -> bytes:
+    data = encode.encode(picture(1), codec="jpeg")[1]
+    return data[:2] + bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body + data[2:]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        png_with(behind=CANARY),
+        png_with(rows=CANARY * 30),
+        png_with(end=CANARY),
+        jpeg_with(0xDB, b"\3" + CANARY * 8),
+        jpeg_with(0xC4, b"\x13" + b"\0\0\0\x08" + bytes(12) + CANARY),
+        jpeg_with(0xDC, CANARY),
+        jpeg_with(0xF0, CANARY),
+        jpeg_with(0xEE, b"Adobe" + bytes(7) + CANARY),
+    ],
+)
+def test_a_file_with_room_for_more_than_its_picture_is_not_passed_through(source: bytes) -> None:
+    assert encode.strip_source(source) is None
+
+
+def test_a_palette_that_no_pixel_needs_is_dropped() -> None:
+    source = png_with(before=png_chunk(b"PLTE", CANARY + b"x"))
+    stripped = encode.strip_source(source)
+    assert stripped is not None and CANARY not in stripped[1]
+    assert np.array_equal(encode.decode_stored(stripped[1]), picture(3))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}, {"subsampling": 2}])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ordinary_jpegs_are_passed_through(channels: int, options: dict[str, object]) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(picture(channels)).save(buffer, "JPEG", **options)
+    assert encode.strip_source(buffer.getvalue()) is not None
