@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
 import json
 import logging
+import math
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +35,8 @@ logger = logging.getLogger(__name__)
 LabelMap = NDArray[np.uint8]
 Shape = tuple[int, int]
 Point = tuple[float, float]
+_CocoImage = tuple[tuple[str, ...], int, int, int]
+"""Its path's parts, its id, its height and width, px (0 where not listed)."""
 
 LARGEST_FILE_BYTES: Final = 512 << 20
 LARGEST_SIDE_PX: Final = 1 << 15
@@ -110,7 +115,11 @@ def _read(
         picture = oriented(_picture(path, frame_index), rule.orient)
         found = _CODED[rule.encoding](card, rule, picture)
     elif rule.encoding == "rle-table":
-        inside = oriented(_run_lengths(path, image_key(card, item.relative), shape), rule.orient)
+        try:
+            inside = _run_lengths(path, image_key(card, item.relative), shape)
+        except (*_MALFORMED, OverflowError) as error:
+            raise DecodeError("a run length cannot be read", where="mask", got=type(error).__name__) from error
+        inside = oriented(inside, rule.orient)
         found = iter([(card.mask_classes[rule.class_ or ""], inside)])
     else:
         found = _from_polygons(card, rule, item, path, shape)
@@ -134,6 +143,7 @@ def _nifti_slice(path: Path, frame_index: int) -> NDArray[Any]:
     try:
         import nibabel
         from nibabel.filebasedimages import ImageFileError
+        from nibabel.spatialimages import HeaderDataError
     except ImportError as error:
         raise MissingExtra(
             "NIfTI annotations need nibabel", where="mask", next_step="pip install 'openus[volumes]'"
@@ -141,12 +151,16 @@ def _nifti_slice(path: Path, frame_index: int) -> NDArray[Any]:
     try:
         volume: Any = nibabel.load(path)
         stack = volume.dataobj
-        if len(stack.shape) > 2 and frame_index >= stack.shape[2]:
-            raise DecodeError("an annotation with fewer slices than its image", where="mask", got=str(stack.shape[2]))
-        plane = np.asarray(stack if len(stack.shape) == 2 else stack[:, :, frame_index])
-    except (OSError, ValueError, EOFError, IndexError, ImageFileError) as error:
+        slices = math.prod(stack.shape[2:])
+        if frame_index >= slices:
+            raise DecodeError("an annotation with fewer slices than its image", where="mask", got=str(slices))
+        slower = np.unravel_index(frame_index, stack.shape[2:], order="F")  # as the image's slices are counted
+        if stack.dtype.kind not in "buif":
+            raise ValueError("no labels")
+        plane = np.asarray(stack[(slice(None), slice(None), *(int(n) for n in slower))])
+    except (*_MALFORMED, OSError, EOFError, zlib.error, HeaderDataError, ImageFileError) as error:
         raise DecodeError("an annotation volume cannot be read", where="mask", got=type(error).__name__) from error
-    return plane.reshape(plane.shape[:2]).T
+    return plane.T
 
 
 def _binary(card: Card, rule: MaskRule, picture: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
@@ -214,7 +228,7 @@ def _from_polygons(
 ) -> Iterator[tuple[int, NDArray[np.bool_]]]:
     try:
         if rule.encoding == "coco":
-            named = _coco(path, item.path.name, shape)
+            named = _coco(path, item.relative, shape)
         else:
             named = [(n, _filled([p], shape)) for n, p in _POLYGONS[rule.encoding](path)]
     except _MALFORMED as error:
@@ -227,12 +241,20 @@ def _from_polygons(
             _report(card.id, name)
 
 
-def _coco(path: Path, image_name: str, shape: Shape) -> list[tuple[str, NDArray[np.bool_]]]:
+def _coco(path: Path, relative: str, shape: Shape) -> list[tuple[str, NDArray[np.bool_]]]:
     """Category name and area of each annotation of one image (COCO object detection format)."""
     images, annotations = _coco_index(path, path.stat().st_mtime_ns)
-    if image_name not in images:
+    own = Path(relative)
+    listed = images.get(own.name, ())
+    if len(listed) > 1:  # images of one name in several folders: the one whose folders are the image's own
+        listed = [entry for entry in listed if own.parts[-len(entry[0]) :] == entry[0]]
+        most = max((len(entry[0]) for entry in listed), default=0)
+        listed = [entry for entry in listed if len(entry[0]) == most]
+        if not listed:
+            raise ValueError("several images of one name, and none in the folder of this one")
+    if not listed:
         raise _NotListed
-    number, height, width = images[image_name]
+    _, number, height, width = listed[-1]
     areas = []
     for name, segmentation in annotations.get(number, ()):
         if isinstance(segmentation, Mapping):
@@ -247,13 +269,14 @@ def _coco(path: Path, image_name: str, shape: Shape) -> list[tuple[str, NDArray[
 def _coco_index(
     path: Path,
     changed: int,  # noqa: ARG001  # part of the cache's key
-) -> tuple[dict[str, tuple[int, int, int]], dict[int, list[tuple[str, Any]]]]:
-    """File name to (id, height, width), and id to (category, segmentation); kept, since one file serves every image."""
+) -> tuple[dict[str, list[_CocoImage]], dict[int, list[tuple[str, Any]]]]:
+    """File name to its images, and id to (category, segmentation); kept, since one file serves every image."""
     raw = _json(path)
     names = {c["id"]: str(c["name"]) for c in raw["categories"]}
-    images = {
-        Path(i["file_name"]).name: (i["id"], int(i.get("height", 0)), int(i.get("width", 0))) for i in raw["images"]
-    }
+    images: dict[str, list[_CocoImage]] = {}
+    for i in raw["images"]:
+        parts = tuple(part for part in Path(i["file_name"].replace("\\", "/")).parts if part != "/")
+        images.setdefault(parts[-1], []).append((parts, i["id"], int(i.get("height", 0)), int(i.get("width", 0))))
     annotations: dict[int, list[tuple[str, Any]]] = {}
     for note in raw["annotations"]:
         annotations.setdefault(note["image_id"], []).append((names[note["category_id"]], note.get("segmentation")))
@@ -295,7 +318,11 @@ def _run_lengths(path: Path, key: str, shape: Shape) -> NDArray[np.bool_]:
     if runs is None:
         raise _NotListed
     numbers = [int(n) for n in runs.split()]
-    for start, length in zip(numbers[0::2], numbers[1::2], strict=False):
+    if numbers in ([-1], [0]):  # what some tables write for nothing
+        numbers = []
+    for start, length in zip(numbers[0::2], numbers[1::2], strict=True):
+        if start < 1 or length < 0 or start - 1 + length > len(flat):
+            raise ValueError("a run beyond the picture")
         flat[start - 1 : start - 1 + length] = True
     return flat.reshape(shape[1], shape[0]).T
 
@@ -305,8 +332,14 @@ def _run_table(
     path: Path,
     changed: int,  # noqa: ARG001  # part of the cache's key
 ) -> dict[str, str]:
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as handle:
-        rows = [row for row in csv.reader(handle) if len(row) > 1]
+    text = _bytes(path).decode("utf-8-sig", errors="replace")
+    before = csv.field_size_limit(len(text) + 1)  # a finely drawn outline takes more than 128 KiB, csv's bound
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if len(row) > 1]
+    except csv.Error as error:
+        raise ValueError("no table") from error
+    finally:
+        csv.field_size_limit(before)
     return {"_".join(row[:-1]).casefold(): row[-1] for row in rows[1:]}
 
 
@@ -316,6 +349,10 @@ def _labelme(path: Path) -> Iterator[tuple[str, list[Point]]]:
         if drawn.get("shape_type", "polygon") == "rectangle" and len(points) == 2:
             (x0, y0), (x1, y1) = points
             points = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+        if drawn.get("shape_type") == "circle" and len(points) == 2:
+            (x, y), radius = points[0], math.dist(*points)
+            turns = np.linspace(0, 2 * math.pi, 64, endpoint=False).tolist()
+            points = [(x + radius * math.cos(turn), y + radius * math.sin(turn)) for turn in turns]
         yield str(drawn["label"]), points
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import nibabel
@@ -272,6 +274,39 @@ def test_runs_in_a_table_count_from_one_down_the_columns(load: Load) -> None:
     assert np.array_equal(load(rule, text(rows, "masks.csv")), BOX)
 
 
+@pytest.mark.parametrize("runs", ["0 5", "-5 3", "238 9", "9999 1", "a b", "1", f"1 {'9' * 30}", "1.5 2"])
+def test_runs_in_a_table_that_leave_the_picture_are_refused(load: Load, runs: str) -> None:
+    rule = 'match = ["masks/*.csv"]\nencoding = "rle-table"\nclass = "low"\nshared = true\n'
+    with pytest.raises(DecodeError, match="run length"):
+        load(rule, text(f"img,pixels\nA,{runs}\n", "masks.csv"))
+
+
+def test_a_very_long_row_of_runs_breaks_no_other_row(load: Load) -> None:
+    rule = 'match = ["masks/*.csv"]\nencoding = "rle-table"\nclass = "low"\nshared = true\n'
+    found = load(rule, text("img,pixels\nb," + "7 1 " * 50_000 + "\nA,1 3\n", "masks.csv"))
+    assert found is not None and found.sum() == 3
+
+
+def test_an_image_takes_the_coco_entry_of_its_own_folder(load: Load) -> None:
+    listed: dict[str, Any] = coco([])
+    listed["images"] = [{"id": n, "file_name": f"{name}/a.png"} for n, name in ((1, "images"), (2, "others"))]
+    own = [float(v) for corner in CORNERS for v in corner]
+    listed["annotations"] = [{"image_id": n, "category_id": 5, "segmentation": [own]} for n in (1, 2)]
+    listed["annotations"][1]["segmentation"] = [[0, 0, 2, 0, 2, 2]]
+    assert np.array_equal(load(COCO, text(listed, "all.json")), BOX * 2)
+    for image in listed["images"]:
+        image["file_name"] = f"elsewhere/{image['file_name']}"
+    with pytest.raises(DecodeError, match="cannot be read"):
+        load(COCO, text(listed, "all.json"))
+
+
+def test_a_circle_of_labelme_is_filled(load: Load) -> None:
+    drawn = {"shapes": [{"label": "tumour", "shape_type": "circle", "points": [[10, 6], [14, 6]]}]}
+    rule = 'match = ["masks/*.json"]\nencoding = "labelme"\nvalues = { tumour = "low" }\n'
+    found = load(rule, text(drawn, "a.json"))
+    assert found is not None and 40 <= found.sum() <= 70 and found[6, 13] and not found[2, 6]
+
+
 def test_a_slice_of_a_label_volume_keeps_its_values(load: Load) -> None:
     stack = np.zeros((W, H, 3), np.int16)  # NIfTI: the first axis is the column
     stack[:, :, 1] = np.where(BOX, 2, 0).T
@@ -282,6 +317,22 @@ def test_a_slice_of_a_label_volume_keeps_its_values(load: Load) -> None:
     assert not np.any(load(rule, write, frame=0))
     with pytest.raises(DecodeError, match="fewer slices"):
         load(rule, write, frame=3)
+    moving = nibabel.Nifti1Image(np.stack([stack * 0, stack], -1), np.eye(4))  # type: ignore[no-untyped-call]
+    write = lambda folder: nibabel.save(moving, folder / "a.nii.gz")  # type: ignore[attr-defined]  # noqa: E731
+    assert np.array_equal(load(rule, write, frame=4), BOX * 2) and not np.any(load(rule, write, frame=1))
+
+
+@pytest.mark.parametrize("at", [40, 70, 0.5])
+def test_a_damaged_label_volume_is_a_decode_error(load: Load, at: float) -> None:
+    volume = nibabel.Nifti1Image(np.ones((W, H, 3), np.int16), np.eye(4))  # type: ignore[no-untyped-call]
+    plain = bytearray(volume.to_bytes())
+    if at > 1:
+        plain[int(at) : int(at) + 2] = b"\xff\x7f"  # the header: number of axes, type of the samples
+    packed = bytearray(gzip.compress(bytes(plain)))
+    if at < 1:
+        packed[int(at * len(packed))] ^= 0xFF
+    with pytest.raises(DecodeError):
+        load(BINARY, lambda folder: (folder / "a.nii.gz").write_bytes(packed))
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.nii.gz"])
