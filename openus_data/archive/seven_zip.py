@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -22,6 +23,7 @@ from openus_data.errors import ArchiveLimit, DamagedArchive, UnsafeArchive, Unsu
 
 _PIECE_BYTES: Final = 1 << 18
 _HEADER_CAP_BYTES: Final = 64 << 20
+_HEADER_STREAMS: Final = 32
 _DICTIONARY_CAP_BYTES: Final = 512 << 20
 _START: Final = struct.Struct("<6s2sIQQI")
 _FILTERS: Final[dict[bytes, int]] = {
@@ -91,7 +93,7 @@ def read_seven_zip(path: Path, sink: Sink) -> None:
             header = _read_header(file)
             if not header:
                 return
-            streams, members = _parse_header(header, sink.limits.members)
+            streams, members = _parse_header(header, sink.most_members())
             _judge(members, sink, sum(f.size for f in streams.folders))
             _write(file, streams, members, sink)
     except _ERRORS as error:
@@ -112,11 +114,11 @@ def _read_header(file: IO[bytes]) -> bytes:
     if len(header) != size or zlib.crc32(header) != crc:
         raise DamagedArchive("the header is cut short or fails its checksum")
     while header[:1] == b"\x17":  # the header itself is packed
-        streams = _read_streams(_Bytes(header, 1))
+        streams = _read_streams(_Bytes(header, 1), _HEADER_STREAMS)
         folder = streams.folders[0]
         if folder.size > _HEADER_CAP_BYTES:
             raise ArchiveLimit("the header is too large", expected=f"at most {_HEADER_CAP_BYTES:,} bytes")
-        header = b"".join(_unpacked(file, streams, 0))
+        header = b"".join(_unpacked(file, folder, _START.size + streams.start, streams.packed_sizes[0]))
         if folder.crc is not None and zlib.crc32(header) != folder.crc:
             raise DamagedArchive("the header fails its checksum")
     return header
@@ -147,7 +149,7 @@ class _Bytes:
             mask >>= 1
         return value
 
-    def count(self, most: int = 4_000_000) -> int:
+    def count(self, most: int) -> int:
         value = self.number()
         if value > most:
             raise ArchiveLimit("too many members", expected=f"at most {most:,}", got=f"{value:,}")
@@ -175,15 +177,15 @@ class _Streams:
     folders: list[_Folder] = field(default_factory=list)
 
 
-def _read_streams(header: _Bytes) -> _Streams:
+def _read_streams(header: _Bytes, most: int) -> _Streams:
     streams = _Streams()
     while kind := header.byte():
         if kind == 0x06:
-            _read_pack_info(header, streams)
+            _read_pack_info(header, streams, most)
         elif kind == 0x07:
-            _read_folders(header, streams)
+            _read_folders(header, streams, most)
         elif kind == 0x08:
-            _read_parts(header, streams.folders)
+            _read_parts(header, streams.folders, most)
         else:
             raise ValueError(f"property {kind} among the streams")
     for folder in streams.folders:
@@ -191,8 +193,8 @@ def _read_streams(header: _Bytes) -> _Streams:
     return streams
 
 
-def _read_pack_info(header: _Bytes, streams: _Streams) -> None:
-    streams.start, count = header.number(), header.count()
+def _read_pack_info(header: _Bytes, streams: _Streams, most: int) -> None:
+    streams.start, count = header.number(), header.count(most)
     while kind := header.byte():
         if kind == 0x09:
             streams.packed_sizes = [header.number() for _ in range(count)]
@@ -202,9 +204,9 @@ def _read_pack_info(header: _Bytes, streams: _Streams) -> None:
             raise ValueError(f"property {kind} in the pack info")
 
 
-def _read_folders(header: _Bytes, streams: _Streams) -> None:
+def _read_folders(header: _Bytes, streams: _Streams, most: int) -> None:
     header.expect(0x0B)
-    count = header.count()
+    count = header.count(most)
     header.expect(0)
     streams.folders = [_read_folder(header) for _ in range(count)]
     header.expect(0x0C)
@@ -219,7 +221,10 @@ def _read_folders(header: _Bytes, streams: _Streams) -> None:
 
 def _read_folder(header: _Bytes) -> _Folder:
     coders = []
-    for _ in range(header.count(32)):
+    count = header.count(32)
+    if not count:
+        raise ValueError("a folder without coders")
+    for _ in range(count):
         flags = header.byte()
         method = header.take(flags & 0x0F)
         inputs, outputs = (header.count(32), header.count(32)) if flags & 0x10 else (1, 1)
@@ -256,12 +261,16 @@ def _require_known(coder: _Coder) -> None:
         )
 
 
-def _read_parts(header: _Bytes, folders: list[_Folder]) -> None:
+def _read_parts(header: _Bytes, folders: list[_Folder], most: int) -> None:
     counts = [1] * len(folders)
     kind = header.byte()
     if kind == 0x0D:
-        counts = [header.count() for _ in folders]
+        counts = [header.count(most) for _ in folders]
+        if sum(counts) > most:
+            raise ArchiveLimit("too many members", expected=f"at most {most:,}", got=f"{sum(counts):,}")
         kind = header.byte()
+        if kind != 0x09 and any(n > 1 for n in counts):
+            raise ValueError("parts without sizes")
     sizes: list[list[int]] = []
     for folder, count in zip(folders, counts, strict=True):
         given = [header.number() for _ in range(count - 1)] if kind == 0x09 and count else []
@@ -288,7 +297,7 @@ def _parse_header(content: bytes, most: int) -> tuple[_Streams, list[_Member]]:
     header.expect(0x01)
     while kind := header.byte():
         if kind == 0x04:
-            streams = _read_streams(header)
+            streams = _read_streams(header, most)
         elif kind == 0x05:
             members = _read_members(header, most)
         elif kind == 0x02:
@@ -352,8 +361,10 @@ def _write(file: IO[bytes], streams: _Streams, members: list[_Member], sink: Sin
             sink.folder(member.name)
         elif not member.has_stream:
             sink.file(member.name, ())
+    starts = list(accumulate(streams.packed_sizes, initial=_START.size + streams.start))
+    firsts = list(accumulate((f.packed_streams for f in streams.folders), initial=0))
     for index, folder in enumerate(streams.folders):
-        content = _Exact(_unpacked(file, streams, index))
+        content = _Exact(_unpacked(file, folder, starts[firsts[index]], streams.packed_sizes[firsts[index]]))
         for size, crc in folder.parts:
             member = next(waiting)
             sink.file(member.name, content.take(size, crc, member.name))
@@ -379,12 +390,9 @@ class _Exact:
             raise DamagedArchive("a member fails its checksum", where=shown(name))
 
 
-def _unpacked(file: IO[bytes], streams: _Streams, index: int) -> Iterator[bytes]:
-    """The content of one folder."""
-    folder = streams.folders[index]
-    first = sum(f.packed_streams for f in streams.folders[:index])
-    start = _START.size + streams.start + sum(streams.packed_sizes[:first])
-    pieces: Iterable[bytes] = _packed(file, start, streams.packed_sizes[first])
+def _unpacked(file: IO[bytes], folder: _Folder, start: int, packed_bytes: int) -> Iterator[bytes]:
+    """The content of one folder, whose packed stream lies at `start`."""
+    pieces: Iterable[bytes] = _packed(file, start, packed_bytes)
     chain: list[dict[str, Any]] = []
     for place, number in enumerate(folder.order):
         coder, size = folder.coders[number], folder.sizes[number]

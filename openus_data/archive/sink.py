@@ -28,6 +28,9 @@ class Limits:
         member_bytes: written for one file.
         ratio: bytes written per byte of archive, once `ratio_from_bytes` are written.
         ratio_from_bytes: below this the ratio does not matter.
+        packed_per_member: bytes of archive per file or folder, once `per_member_from` of them are there: a million
+            empty files fit into a few megabytes, and take minutes to make.
+        per_member_from: below this `packed_per_member` does not matter.
         depth: archives within archives that may be opened, when asked for.
         reserve_bytes: free space to leave on the disk.
         seconds: time for an outside tool (RAR).
@@ -38,6 +41,8 @@ class Limits:
     member_bytes: int = 1 << 40
     ratio: float = 200.0
     ratio_from_bytes: int = 100 << 20
+    packed_per_member: int = 64
+    per_member_from: int = 20_000
     depth: int = 2
     reserve_bytes: int = 64 << 20
     seconds: float = 6 * 3600.0
@@ -122,7 +127,10 @@ class Sink:
         self._check_members()
         self._make(parts[:-1])
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o644)
+        try:
+            descriptor = os.open(path, flags, 0o644)
+        except OSError as error:
+            raise _as_no_space(error, name) from error
         try:
             self._copy(descriptor, pieces, name)
         finally:
@@ -149,11 +157,7 @@ class Sink:
                 try:
                     written += os.write(descriptor, memoryview(piece)[written:] if written else piece)
                 except OSError as error:
-                    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                        raise NoSpace(
-                            "the disk is full", where=shown(name), next_step="free some space and run this again"
-                        ) from error
-                    raise
+                    raise _as_no_space(error, name) from error
 
     def count_bytes(self, size: int) -> None:
         """Count bytes as written, before they are."""
@@ -189,13 +193,41 @@ class Sink:
             )
 
     def _check_members(self) -> None:
-        if self.files + self.folders > self.limits.members:
-            raise ArchiveLimit("too many members", expected=f"at most {self.limits.members:,}")
+        self.expect_members(self.files + self.folders)
+
+    def expect_members(self, count: int) -> None:
+        """Refuse so many files and folders in all, where that is beyond a bound.
+
+        Raises:
+            ArchiveLimit: too many, or too many for so small an archive.
+        """
+        if count > (most := self.most_members()):
+            words = "too many members" if most == self.limits.members else "too many members for so small an archive"
+            raise ArchiveLimit(words, expected=f"at most {most:,}")
+
+    def most_members(self) -> int:
+        """How many files and folders what was opened so far may hold in all."""
+        limits = self.limits
+        return min(limits.members, max(limits.per_member_from, self.packed_bytes // limits.packed_per_member))
 
     def _make(self, parts: tuple[str, ...]) -> None:
         if parts in self._made:
             return
         for depth in range(1, len(parts) + 1):
             if parts[:depth] not in self._made:
-                self.root.joinpath(*parts[:depth]).mkdir(mode=0o755)
+                try:
+                    self.root.joinpath(*parts[:depth]).mkdir(mode=0o755)
+                except OSError as error:
+                    raise _as_no_space(error, "/".join(parts[:depth])) from error
                 self._made.add(parts[:depth])
+
+
+def _as_no_space(error: OSError, name: str) -> Exception:
+    """A full disk or a file beyond its bound as such; any other error as it is."""
+    if error.errno == errno.EFBIG:
+        return NoSpace(
+            "the file is too large here", where=shown(name), next_step="see ulimit -f and what the file system takes"
+        )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace("the disk is full", where=shown(name), next_step="free some space and run this again")
+    return error

@@ -30,7 +30,8 @@ _XZ_MEMORY_BYTES: Final = 512 << 20
 _EXTENDED: Final = frozenset(
     {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 )
-_STREAM_ERRORS: Final = (EOFError, OSError, zlib.error, lzma.LZMAError, tarfile.TarError, ValueError)
+# the standard reader goes one call deeper for each header that only extends the next one
+_STREAM_ERRORS: Final = (EOFError, OSError, zlib.error, lzma.LZMAError, tarfile.TarError, ValueError, RecursionError)
 
 
 class _StrictMember(tarfile.TarInfo):

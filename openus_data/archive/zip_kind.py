@@ -23,9 +23,12 @@ from openus_data.errors import DamagedArchive, UnsafeArchive, UnsupportedArchive
 _PIECE_BYTES: Final = 1 << 18
 _END_MAGIC: Final = b"PK\x05\x06"
 _END_BYTES: Final = 22
+_LONG_END_BYTES: Final = 56 + 20
 _COMMENT_BYTES: Final = 1 << 16
 _LOCAL_HEADER_BYTES: Final = 30
+_DIRECTORY_ENTRY_BYTES: Final = 46
 _ENCRYPTED: Final = 0x1 | 0x40
+_LINKS_AND_DEVICES: Final = (stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK)
 _ERRORS: Final = (
     zipfile.BadZipFile,
     zlib.error,
@@ -89,12 +92,14 @@ def read_zip(path: Path, sink: Sink) -> None:
             sink.add_packed(sum(p.stat().st_size for p in parts[:-1]))
             joined = JoinedFile(files)
             whole: IO[bytes] = cast(IO[bytes], io.BufferedReader(joined, _PIECE_BYTES)) if len(files) > 1 else files[0]
+            _require_few_members(whole, sink)
             archive = stack.enter_context(zipfile.ZipFile(whole))
             members = archive.infolist()
             _check_count(archive, len(members))
             if len(files) > 1:
                 _place(archive, members, joined.starts)
             _judge(members, sink)
+            _require_no_lost_member(whole, min(m.header_offset for m in members))
             for member in members:
                 name = member.orig_filename
                 if member.is_dir():
@@ -171,11 +176,38 @@ def _directory_offset(archive: zipfile.ZipFile) -> int:
 
 def _end_record(archive: zipfile.ZipFile) -> bytes:
     """The record at the end of the archive, which the standard reader found before."""
-    file = cast(IO[bytes], archive.fp)
+    return _find_end(cast(IO[bytes], archive.fp))[1]
+
+
+def _find_end(file: IO[bytes]) -> tuple[int, bytes]:
+    """Where the record at the end of the archive begins, and what stands from there on; nothing where there is none."""
     size = file.seek(0, io.SEEK_END)
-    file.seek(max(0, size - _END_BYTES - _COMMENT_BYTES))
+    start = file.seek(max(0, size - _END_BYTES - _COMMENT_BYTES))
     tail = file.read()
-    return tail[tail.rfind(_END_MAGIC) :]
+    at = tail.rfind(_END_MAGIC)
+    return (start + at, tail[at:]) if at >= 0 else (size, b"")
+
+
+def _require_few_members(file: IO[bytes], sink: Sink) -> None:
+    """Refuse a directory with too many entries before the standard reader makes an object of each."""
+    at, record = _find_end(file)
+    if len(record) < _END_BYTES:
+        return  # the standard reader says so
+    size = struct.unpack_from("<L", record, 12)[0]
+    if size == 0xFFFFFFFF and at >= _LONG_END_BYTES:  # zip64: its own record and a locator stand before this one
+        at -= _LONG_END_BYTES
+        file.seek(at)
+        size = struct.unpack_from("<Q", file.read(_LONG_END_BYTES), 40)[0]
+    if size // _DIRECTORY_ENTRY_BYTES <= sink.limits.per_member_from or size > at:
+        return
+    file.seek(at - size)
+    count, left = 0, size
+    while left >= _DIRECTORY_ENTRY_BYTES:
+        lengths = struct.unpack_from("<3H", file.read(_DIRECTORY_ENTRY_BYTES), 28)
+        file.seek(sum(lengths), io.SEEK_CUR)
+        left -= _DIRECTORY_ENTRY_BYTES + sum(lengths)
+        count += 1
+    sink.expect_members(sink.files + sink.folders + count)
 
 
 def _judge(members: list[zipfile.ZipInfo], sink: Sink) -> None:
@@ -187,7 +219,7 @@ def _judge(members: list[zipfile.ZipInfo], sink: Sink) -> None:
         name = member.orig_filename
         parts = safe_parts(name)
         kind = stat.S_IFMT(member.external_attr >> 16)
-        if member.create_system == 3 and kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        if kind in _LINKS_AND_DEVICES or (member.create_system == 3 and kind not in (0, stat.S_IFREG, stat.S_IFDIR)):
             raise UnsafeArchive(
                 "a link or a device in the archive", where=shown(name), next_step="nothing was unpacked"
             )
@@ -201,6 +233,13 @@ def _judge(members: list[zipfile.ZipInfo], sink: Sink) -> None:
             names.add_file(parts)
     _judge_overlap(members)
     sink.expect(sum(m.file_size for m in members))
+
+
+def _require_no_lost_member(file: IO[bytes], first: int) -> None:
+    """Refuse an archive with members in front of the first that is listed; a program that unpacks itself is fine."""
+    file.seek(0)
+    if first > 0 and file.read(4) == b"PK\x03\x04":
+        raise DamagedArchive("the directory does not list all members", got="others before the first that it lists")
 
 
 def _judge_overlap(members: list[zipfile.ZipInfo]) -> None:

@@ -244,11 +244,12 @@ def test_links_and_devices_refuse_a_tar(tmp_path: Path, kind: bytes) -> None:
     refused(tmp_path, "a.tar", make_special_tar(good, bad), UnsafeArchive, "in the archive")
 
 
-def test_links_refuse_a_zip(tmp_path: Path) -> None:
+@pytest.mark.parametrize("system", [3, 19])
+def test_links_refuse_a_zip(tmp_path: Path, system: int) -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         info = zipfile.ZipInfo("link")
-        info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        info.create_system, info.external_attr = system, (stat.S_IFLNK | 0o777) << 16
         archive.writestr(info, "../canary")
     refused(tmp_path, "a.zip", out.getvalue(), UnsafeArchive, "a link")
 
@@ -297,6 +298,61 @@ def test_a_sparse_member_cannot_fill_the_disk(tmp_path: Path) -> None:
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(member, io.BytesIO(content))
     refused(tmp_path, "a.tar", out.getvalue(), ArchiveLimit, "beyond reason")
+
+
+def test_headers_that_only_extend_each_other_are_an_error_of_ours(tmp_path: Path) -> None:
+    long = tarfile.TarInfo("pax")
+    long.type = tarfile.XHDTYPE
+    content = make_special_tar(*[long] * 1500)
+    refused(tmp_path, "a.tar", content, DamagedArchive)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.7z"])
+def test_many_members_in_little_are_refused_before_minutes_are_spent_on_them(tmp_path: Path, name: str) -> None:
+    files: Members = [(f"{n:x}", b"") for n in range(300)]
+    pack: dict[str, Callable[[], bytes]] = {
+        "a.zip": lambda: make_zip(files, zipfile.ZIP_STORED),
+        "a.tar.gz": lambda: gzip.compress(make_tar(files), 9, mtime=0),
+        "a.7z": lambda: make_seven_zip(dict(files)),
+    }
+    (tmp_path / name).write_bytes(pack[name]())
+    limits = Limits(per_member_from=100, packed_per_member=64 if name != "a.zip" else 500)
+    with pytest.raises(ArchiveLimit, match="too many members"):
+        unpack(tmp_path / name, tmp_path / "out", limits)
+    unpack(tmp_path / name, tmp_path / "out")
+    assert len(tree(tmp_path / "out")) == 300
+
+
+def test_a_zip_with_too_many_members_is_refused_before_any_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.zip").write_bytes(make_zip([(f"{n:x}", b"") for n in range(300)], zipfile.ZIP_STORED))
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    with pytest.raises(ArchiveLimit, match="too many members"):
+        unpack(tmp_path / "a.zip", tmp_path / "out", Limits(members=299, per_member_from=100))
+
+
+def test_a_zip_behind_another_is_refused_since_members_would_be_lost(tmp_path: Path) -> None:
+    refused(
+        tmp_path, "a.zip", make_zip({"a": b"1"}) + make_zip({"b": b"2"}), DamagedArchive, "does not list all members"
+    )
+
+
+def seven_zip_of(header: bytes) -> bytes:
+    start = struct.pack("<QQI", 0, len(header), zlib.crc32(header))
+    return b"7z\xbc\xaf\x27\x1c\x00\x04" + struct.pack("<I", zlib.crc32(start)) + start + header
+
+
+def test_a_7z_header_cannot_ask_for_more_parts_than_the_archive_has_bytes_for(tmp_path: Path) -> None:
+    million = b"\xff" + struct.pack("<Q", 1_000_000)
+    copy = b"\x01\x01\x00" * 100
+    header = b"\x01\x04\x07\x0b\x64\x00" + copy + b"\x0c" + bytes(100) + b"\x00"
+    header += b"\x08\x0d" + million * 100 + b"\x0a\x01" + bytes(100)
+    refused(tmp_path, "a.7z", seven_zip_of(header), ArchiveLimit, "too many members")
+
+
+def test_a_7z_folder_without_coders_is_damage(tmp_path: Path) -> None:
+    refused(tmp_path, "a.7z", seven_zip_of(b"\x01\x04\x07\x0b\x01\x00\x00\x0c\x00\x00\x00"), DamagedArchive)
 
 
 @pytest.mark.parametrize("declared", [1, 3, 9999])
