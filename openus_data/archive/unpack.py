@@ -179,12 +179,20 @@ def publish_folder(folder: Path, target: Path) -> None:
     """Give a finished folder its name, with everything on the disk first; an older folder of that name is replaced."""
     fsync_tree(folder)
     old = target.with_name(f"{target.name}.old{PART_SUFFIX}")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
+    _remove(old)
+    if target.exists() or target.is_symlink():
         target.rename(old)
     folder.rename(target)
     fsync_folder(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or the file or link that someone put in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _choose(path: Path) -> Reader:

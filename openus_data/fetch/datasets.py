@@ -7,6 +7,7 @@ Every step may be stopped or killed; the next run goes on from what is whole.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -14,13 +15,15 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from openus_data.archive import Limits
+from openus_data.archive.names import shown
 from openus_data.card import Card, Download
 from openus_data.errors import (
     ChecksumMismatch,
+    DamagedArchive,
     NeedsPerson,
     NoSpace,
     OpenUSDataError,
@@ -31,6 +34,7 @@ from openus_data.errors import (
 from openus_data.fetch.ledger import Entry, Ledger, load_ledger
 from openus_data.fetch.meter import Meter
 from openus_data.fetch.plan import (
+    BY_HAND,
     Wanted,
     make_plan,
     plan_from_archive,
@@ -43,6 +47,7 @@ from openus_data.fetch.workers import Workers
 from openus_data.sources import RemoteFile, source_of
 from openus_data.store import PART_SUFFIX, folder_lock, free_bytes
 from openus_data.transfer import (
+    BAD_SUFFIX,
     SMALL_BYTES,
     VERIFIED_MTIME_NS,
     Engine,
@@ -57,6 +62,13 @@ from openus_data.transfer import (
 logger = logging.getLogger(__name__)
 
 ARCHIVES_DIR: Final = "archives"
+_OTHER_ROOT: Final = "name a --root that you may write to"
+_IN_THE_WAY: Final = "something else stands where fetch writes; move it away"
+_NEXT_STEPS: Final = {
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _OTHER_ROOT),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP), _IN_THE_WAY),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space and run this again"),
+}
 _LAST_WORDS_S: Final = 0.5
 
 
@@ -165,10 +177,18 @@ def _fetch_one(card: Card, given: Path | None, run: _Run) -> DatasetReport:
     except OpenUSDataError as error:
         return report(state="failed", error=str(error))
     except OSError as error:
-        words = os.strerror(error.errno) if error.errno else type(error).__name__
-        return report(state="failed", error=words)
+        return report(state="failed", error=_os_line(error, run.root))
     except Exception as error:  # the edge of one dataset: a fault of ours must not stop the others
         return report(state="failed", error=f"a fault in openus-data itself: {type(error).__name__}; please report it")
+
+
+def _os_line(error: OSError, root: Path) -> str:
+    """What the system refused, where below ROOT, and what to do about it."""
+    words = os.strerror(error.errno).lower() if error.errno else type(error).__name__
+    place = os.path.relpath(error.filename, root) if isinstance(error.filename, str) else ""
+    where = "ROOT" if place.startswith((os.curdir, os.pardir)) and not place.startswith("./") else place
+    parts = [f"{where}: {words}" if where else words, _NEXT_STEPS.get(error.errno or 0, "")]
+    return "; ".join(p for p in parts if p)
 
 
 def _dry_run(card: Card, given: Path | None, run: _Run) -> DatasetReport:
@@ -198,6 +218,10 @@ def _with_size(want: Wanted, run: _Run) -> Wanted:
 
 def _fetch_locked(card: Card, given: Path | None, run: _Run) -> DatasetReport:
     folder = run.root / card.id
+    if given is not None and given.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise UsageError(
+            "--from names a folder that fetch itself fills", where=card.id, expected="an archive, or a folder elsewhere"
+        )
     for left in folder.glob(f"*.json.*{PART_SUFFIX}"):
         left.unlink()  # a ledger that a killed run was writing
     ledger = load_ledger(folder, card.id)
@@ -220,11 +244,36 @@ def _fetch_locked(card: Card, given: Path | None, run: _Run) -> DatasetReport:
         return DatasetReport(
             id=card.id, state="failed", files=files, error=failed[0].error + more, warnings=card.warnings
         )
-    made = build_tree(wanted, folder, ledger, run.limits, run.stop)
+    try:
+        made = build_tree(wanted, folder, ledger, run.limits, run.stop)
+    except DamagedArchive as error:
+        raise _put_aside(error, wanted, folder / ARCHIVES_DIR, ledger) from error
     ledger.complete = True
     ledger.save()
     is_new = made or any(f.state == "downloaded" for f in files)
     return replace(_report(card, "done" if is_new else "unchanged", ledger), files=files)
+
+
+def _put_aside(error: DamagedArchive, wanted: Sequence[Wanted], archives: Path, ledger: Ledger) -> DamagedArchive:
+    """Take away the good name of what cannot be unpacked and no published checksum vouches for; the next run asks anew.
+
+    Returns:
+        The error, with that as the next step.
+    """
+    unproven = [w for w in wanted if w.download.unpack and ledger.files[w.name].state == "pinned"]
+    named = [w for w in unproven if shown(PurePosixPath(w.name).name) in error.where]
+    guilty = named or [w for w in unproven if w.download.inner]
+    if not guilty:
+        return error
+    for want in guilty:
+        path = archives / want.name
+        path.replace(path.with_name(f"{path.name}{BAD_SUFFIX}"))
+        del ledger.files[want.name]
+    ledger.save()
+    aside = ", ".join(f"{w.name}{BAD_SUFFIX}" for w in guilty)
+    by_hand = any(w.remote.source == BY_HAND for w in guilty)
+    next_step = f"kept as {aside}; " + ("see what --from names" if by_hand else "run this again to fetch it anew")
+    return DamagedArchive(error.what, where=error.where, expected=error.expected, got=error.got, next_step=next_step)
 
 
 def _plan(card: Card, ledger: Ledger, run: _Run) -> tuple[Wanted, ...]:
@@ -324,8 +373,8 @@ def _move_one(want: Wanted, path: Path, ledger: Ledger, run: _Run) -> FileReport
             ledger.note(want.name, entry)
             return FileReport(name=want.name, size_bytes=entry.bytes, state="downloaded")
     except OSError as error:
-        words = os.strerror(error.errno) if error.errno else type(error).__name__
-        return FileReport(name=want.name, size_bytes=want.size_bytes, state="failed", error=f"{want.name}: {words}")
+        line = f"{want.name}: {_os_line(error, run.root)}"
+        return FileReport(name=want.name, size_bytes=want.size_bytes, state="failed", error=line)
     return FileReport(name=want.name, size_bytes=want.size_bytes, state="failed", error=str(failure))
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from openus_data.archive.names import Names, safe_parts
@@ -17,6 +18,8 @@ from openus_data.sources.http import public
 from openus_data.store import digest_file, sha256_file
 
 logger = logging.getLogger(__name__)
+
+BY_HAND: Final = "by hand"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +188,7 @@ def _by_hand(download: Download, name: str, path: Path) -> Wanted:
     return Wanted(
         name="/".join(safe_parts(name)),
         download=download,
-        remote=RemoteFile(filename=name, source="by hand", local=path),
+        remote=RemoteFile(filename=name, source=BY_HAND, local=path),
         size_bytes=path.stat().st_size,
         checksums=(str(download.checksum),) if is_published else (held,),
         pinned=not is_published,

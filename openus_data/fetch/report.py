@@ -82,7 +82,9 @@ class DatasetReport:
         """Lines for a person."""
         missing = [f for f in self.files if f.state == "missing"]
         words = {
-            "done": f"done, {_files(len(self.files))}, {_size(self.known_bytes)}",
+            "done": f"done, {_files(len(self.files))}, {_size(self.known_bytes)}"
+            if self.files
+            else f"done, {_files(self.unpacked_files or 0)} taken from the folder",
             "unchanged": "there already, nothing to do",
             "planned": f"{len(missing)} of {_files(len(self.files))} to fetch, {_total(missing)}",
             "needs-person": f"needs a person: {self.error}",

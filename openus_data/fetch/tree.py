@@ -123,6 +123,8 @@ def _fill_from_folder(source: Path, sink: Sink) -> None:
         unpack_into(source / name, sink)
     sink.next_archive()
     copy_folder(source, sink, skip={*archives, *parts})
+    if not sink.files:
+        raise DamagedArchive("the folder holds no file", where="--from")
 
 
 def _count_pointers(entries: Iterable[os.DirEntry[str]]) -> int:

@@ -11,10 +11,17 @@ from openus_data.sources.base import Ask, RemoteFile
 
 
 def public(url: str) -> str:
-    """A URL without user, query and fragment, fit to be written down."""
-    parts = urlsplit(url)
+    """A URL without user, query and fragment, fit to be written down.
+
+    Raises:
+        SourceRefused: its host or port cannot be one.
+    """
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError as error:
+        raise SourceRefused("not a web address", expected="http or https, a host and a port") from error
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{host}{port}{parts.path}"
 
 

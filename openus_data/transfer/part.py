@@ -23,6 +23,7 @@ from openus_data.transfer.digests import RunningDigests
 from openus_data.transfer.disk import SMALL_BYTES, SPACE_CHECK_BYTES, BackgroundSync, SpaceWatch, publish
 from openus_data.transfer.version import Version
 
+BAD_SUFFIX: Final = ".bad"
 _IN_MEMORY_BYTES: Final = 256 << 10
 _OPEN: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _FULL: Final = {
@@ -218,7 +219,10 @@ class Part:
             _FULL[error.errno],
             where=self.target.name,
             expected=f"room for {(total or self.held + missing) - self.held:,} bytes more",
-            next_step="free some space and run this again; what was received is kept",
+            next_step=(
+                "see ulimit -f and what the file system takes" if error.errno == errno.EFBIG else "free some space"
+            )
+            + " and run this again; what was received is kept",
         ) from error
 
     def _read_state(self) -> Version | None:
@@ -250,7 +254,7 @@ def _state_path(target: Path) -> Path:
 
 
 def _bad_path(target: Path) -> Path:
-    return target.with_name(f"{target.name}.bad")
+    return target.with_name(f"{target.name}{BAD_SUFFIX}")
 
 
 def _forget(path: Path) -> None:

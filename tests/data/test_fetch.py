@@ -358,6 +358,62 @@ def test_a_given_archive_that_is_not_the_published_one_is_said_pinned_and_taken(
     assert only(run(card, tmp_path, from_path=given)).state == "unchanged"
 
 
+@pytest.mark.parametrize("first", [ARCHIVE[:-3000], b"Error: quota used up"])
+def test_what_cannot_be_unpacked_and_nothing_vouches_for_is_asked_for_again(tmp_path: Path, first: bytes) -> None:
+    with FaultyServer({"a.zip": first}) as server:
+        card = make_card(tmp_path, download(server.url("a.zip")))
+        failed = only(run(card, tmp_path))
+        assert failed.state == "failed"
+        assert "kept as a.zip.bad; run this again" in failed.error
+        assert list(tree(tmp_path / "root" / "toy" / "archives")) == ["a.zip.bad"]
+        server.files["a.zip"] = ARCHIVE
+        assert only(run(card, tmp_path)).state == "done"
+    assert list(tree(tmp_path / "root" / "toy" / "archives")) == ["a.zip"]
+    assert tree(tmp_path / "root" / "toy" / "files") == PICTURES
+
+
+def test_a_published_archive_that_cannot_be_unpacked_keeps_its_name(tmp_path: Path) -> None:
+    with FaultyServer({"a.zip": ARCHIVE[:-3000]}) as server:
+        card = make_card(tmp_path, download(server.url("a.zip"), checksum=sha256(ARCHIVE[:-3000])))
+        assert only(run(card, tmp_path)).state == "failed"
+    assert list(tree(tmp_path / "root" / "toy" / "archives")) == ["a.zip"]
+
+
+@pytest.mark.parametrize("given", ["empty", "root", "root/toy"])
+def test_a_given_folder_that_holds_nothing_or_is_our_own_is_refused(tmp_path: Path, given: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with FaultyServer({"a.zip": ARCHIVE}) as server:
+        card = make_card(tmp_path, download(server.url("a.zip")))
+        run(card, tmp_path)
+        failed = only(run(card, tmp_path, from_path=tmp_path / given))
+    assert failed.state == "failed"
+    assert "holds no file" in failed.error or "that fetch itself fills" in failed.error
+    assert tree(tmp_path / "root" / "toy" / "files") == PICTURES
+
+
+@pytest.mark.parametrize("base", ["http://[::1", "http://127.0.0.1:none", "http://127.0.0.1:99999"])
+def test_a_mirror_that_is_no_address_is_an_error_of_the_callers(tmp_path: Path, base: str) -> None:
+    card = make_card(tmp_path, download("http://127.0.0.1:1/a.zip"))
+    assert "not a web address" in only(run(card, tmp_path, mirror=base)).error
+
+
+def test_what_stands_in_the_way_is_named_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "root" / "toy").mkdir(parents=True)
+    (tmp_path / "root" / "toy" / "archives").write_text("in the way")
+    card = make_card(tmp_path, download("http://127.0.0.1:1/a.zip"))
+    failed = only(run(card, tmp_path))
+    assert failed.error.startswith("toy/archives: file exists; something else stands")
+
+
+def test_a_file_or_link_in_place_of_the_tree_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "root" / "toy").mkdir(parents=True)
+    (tmp_path / "root" / "toy" / "files").symlink_to(tmp_path)
+    with FaultyServer({"a.zip": ARCHIVE}) as server:
+        run(make_card(tmp_path, download(server.url("a.zip"))), tmp_path)
+    assert sorted(p.name for p in (tmp_path / "root" / "toy").iterdir()) == [".lock", "archives", "fetch.json", "files"]
+    assert tree(tmp_path / "root" / "toy" / "files") == PICTURES
+
+
 def test_links_in_a_given_folder_are_refused(tmp_path: Path) -> None:
     card = make_card(tmp_path, MANUAL, **STEPS)
     (tmp_path / "have").mkdir()
