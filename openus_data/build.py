@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openus_data import datacard
-from openus_data.build_plan import BuildPlan, BuildRequest, plan_build
+from openus_data.build_plan import BuildPlan, BuildRequest, plan_build, unwritable
 from openus_data.build_report import BuildReport, build_json
 from openus_data.duplicates import DuplicateSettings
 from openus_data.errors import CorpusError, NoSpace, UsageError
@@ -75,6 +75,10 @@ def _build(request: BuildRequest, started: float) -> BuildReport:
     if not plan.sources:
         return BuildReport(datasets={}, missing=dict(plan.missing), failures=0, is_changed=False)
     try:
+        request.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable("--out", error) from error
+    try:
         with folder_lock(request.out):
             return _run(plan, started)
     except OSError as error:
@@ -117,6 +121,10 @@ def _run(plan: BuildPlan, started: float) -> BuildReport:
     if is_changed or not all((out / name).exists() for name in DERIVED_NAMES):
         datacard.write_cards(out, plan.cards(first.counts))
     first.remember()
+    for source in plan.sources:
+        if not first.counts[source.terms.dataset].images:
+            step = "openus-data check-card says what its rules pick" if source.terms.card else "look at --images"
+            logger.warning("%s: its folder holds no picture; %s", source.terms.dataset, step)
     return BuildReport(
         datasets=first.counts,
         missing=dict(plan.missing),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -239,7 +240,17 @@ def _secret_key(request: BuildRequest) -> Pseudonymizer:
         )
     if request.dry_run and not path.exists():
         return public_pseudonymizer()  # names are not written anywhere, and a dry run makes no key
-    return load_or_create_key(path)
+    try:
+        return load_or_create_key(path)
+    except OSError as error:
+        raise unwritable("--key-file" if request.key_file else "--root", error) from error
+
+
+def unwritable(option: str, error: OSError) -> UsageError:
+    """What to say of a folder that cannot be made or written; the error's own text holds its path."""
+    return UsageError(
+        "cannot be written", where=option, got=os.strerror(error.errno or 0), next_step="name a folder that is yours"
+    )
 
 
 def _check_folders(request: BuildRequest) -> None:

@@ -113,7 +113,13 @@ def test_empty_folders_and_misspelt_recipes_are_said(place: Path, tmp_path: Path
     (tmp_path / "mine.yaml").write_text("splitt: {}\n")
     common = ("--name", "clinic", "--root", "root", "--out", "o")
     answer = openus_data("build", "--images", "empty", *common, cwd=tmp_path)
-    assert answer.returncode == 1 and len(answer.stderr.splitlines()) <= 1, answer
+    assert answer.returncode == 1 and answer.stderr.splitlines() == [
+        "clinic: its folder holds no picture; look at --images"
+    ], answer
+    for option in ("--root", "--out"):
+        wrong = ("--name", "clinic", "--root", "root", "--out", "o", option, "mine.yaml/there")
+        answer = openus_data("build", "--images", "empty", *wrong, cwd=tmp_path)
+        assert answer.returncode == 2 and f"{option}: cannot be written" in answer.stderr, answer
     answer = openus_data("build", "--images", "empty", *common, "--recipe", "mine.yaml", cwd=tmp_path)
     assert answer.returncode == 2 and "split" in answer.stderr and len(answer.stderr.splitlines()) == 1, answer
 
