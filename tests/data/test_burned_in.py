@@ -80,6 +80,16 @@ def test_speckle_holds_no_text(seed: int) -> None:
     assert find_text(pixels, inside) == ()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_without_grain_holds_no_text_but_a_name_over_it_is_found(seed: int) -> None:
+    _, inside = speckle(seed)
+    noise = np.random.default_rng(seed).rayleigh(50, inside.shape).clip(1, 255)
+    pixels = np.where(inside, noise, 0).astype(np.uint8)
+    assert find_text(pixels, inside) == ()
+    shown = named(pixels, (220, 250))
+    assert covered(find_text(shown, inside), np.abs(shown.astype(int) - pixels) > 60) > 0.9
+
+
 def test_colour_changes_nothing_of_what_is_found() -> None:
     pixels, inside = speckle(1)
     grey = named(pixels, (220, 250))
