@@ -70,7 +70,7 @@ def load_or_create_key(path: Path) -> Pseudonymizer:
     """Read the secret key of private data, or make it (64 hex digits, mode 0600) on first use.
 
     Raises:
-        UsageError: the file is not a key, or others can read it.
+        UsageError: the path holds something else, or others can read the key.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +87,8 @@ def load_or_create_key(path: Path) -> Pseudonymizer:
 
 
 def _read_key(path: Path) -> Pseudonymizer:
+    if not path.is_file():
+        raise UsageError("not a key file", where=path.name, expected="a file, or nothing yet")
     if path.stat().st_mode & 0o077:
         raise UsageError(
             "the key file can be read by others",

@@ -166,6 +166,14 @@ def test_a_key_inside_the_output_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_key_that_is_a_folder_or_a_broken_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for key in (tmp_path, tmp_path / "link"):
+        with pytest.raises(UsageError, match="not a key file"):
+            deidentify(tmp_path / "source", tmp_path / "target", key_file=key)
+
+
 def test_a_target_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "src" / "a.dcm", Canaries())
     (tmp_path / "out").mkdir()
