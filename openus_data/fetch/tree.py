@@ -22,7 +22,8 @@ from openus_data.archive import (
     unpack_inner,
     unpack_into,
 )
-from openus_data.errors import DamagedArchive
+from openus_data.archive.names import shown
+from openus_data.errors import ArchiveLimit, DamagedArchive
 from openus_data.fetch.ledger import Ledger, Tree
 from openus_data.fetch.plan import Wanted
 from openus_data.patterns import matches
@@ -106,13 +107,17 @@ def _fill(wanted: Sequence[Wanted], archives: Path, sink: Sink) -> None:
 def _unpack_inner(want: Wanted, sink: Sink) -> None:
     """Unpack the archives in the archive that the card names, and those that come out of them, to the stated depth."""
     start = sink.root / want.download.into
-    for _ in range(sink.limits.depth):
+    for depth in range(sink.limits.depth + 1):
         found = sorted(Path(e.path).relative_to(start).as_posix() for e in _files(start))
         inner = [n for n in found if any(matches(g, n) for g in want.download.inner) and not is_part(start / n)]
-        for name in inner:
-            unpack_inner(sink.root, (start / name).relative_to(sink.root).as_posix(), sink)
         if not inner:
             return
+        if depth == sink.limits.depth:
+            raise ArchiveLimit(
+                "archives within archives go too deep", where=shown(inner[0]), expected=f"at most {depth} levels"
+            )
+        for name in inner:
+            unpack_inner(sink.root, (start / name).relative_to(sink.root).as_posix(), sink)
 
 
 def _fill_from_folder(source: Path, sink: Sink) -> None:

@@ -16,6 +16,7 @@ import re
 import socket
 import ssl
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -248,7 +249,7 @@ class Client:
     def _send(self, method: str, url: str, headers: Mapping[str, str], where: str) -> urllib3.BaseHTTPResponse:
         url, login = _without_login(url)
         proxies, stored_login = _environment(*_origin(url))
-        cookies, pools = self._cookies_and_pools()
+        cookies, pools = self._cookies_and_pools(url)
         request = _prepare(method, url, headers, login or stored_login, cookies)
         try:
             pool = pools.of(request, dict(proxies), _certificates())
@@ -269,12 +270,14 @@ class Client:
             extract_cookies_to_jar(cookies, request, response)  # type: ignore[no-untyped-call]
         return response
 
-    def _cookies_and_pools(self) -> tuple[RequestsCookieJar, _KeptPools]:
-        """This thread's own."""
-        held: tuple[RequestsCookieJar, _KeptPools] | None = getattr(self._local, "held", None)
+    def _cookies_and_pools(self, url: str) -> tuple[RequestsCookieJar, _KeptPools]:
+        """This thread's own. Cookies do not cross ports, though their own rules let them."""
+        held: tuple[defaultdict[object, RequestsCookieJar], _KeptPools] | None = getattr(self._local, "held", None)
         if held is None:
-            held = self._local.held = (RequestsCookieJar(), _KeptPools())
-        return held
+            held = self._local.held = (defaultdict(RequestsCookieJar), _KeptPools())
+        jars, pools = held
+        scheme, _, port = _origin(url)
+        return jars[scheme, port], pools
 
 
 class _KeptPools(HTTPAdapter):

@@ -44,6 +44,7 @@ class FaultyServer:
     files: dict[str, bytes]
     faults: dict[str, list[str]] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
+    redirect_headers: dict[str, str] = field(default_factory=dict)
     etag: str = "strong"  # strong, weak, none
     ranges: bool = True
     block_bytes: int = 1 << 16
@@ -111,7 +112,9 @@ class _Handler(BaseHTTPRequestHandler):
         asked = Asked(path, {k.lower(): v for k, v in self.headers.items()})
         self.owner.log.append(asked)
         if path in self.owner.redirects:
-            return self._head(302, {"Location": self.owner.redirects[path], "Content-Length": "0"})
+            return self._head(
+                302, {"Location": self.owner.redirects[path], "Content-Length": "0", **self.owner.redirect_headers}
+            )
         fault, _, argument = self.owner.next_fault(path).partition(":")
         content = self.owner.files.get(path)
         if content is None:

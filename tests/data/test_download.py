@@ -306,6 +306,14 @@ def test_redirects_are_followed_without_the_credentials(tmp_path: Path) -> None:
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
+def test_a_cookie_goes_to_no_other_port(tmp_path: Path) -> None:
+    with FaultyServer({"a.bin": CONTENT}) as other, FaultyServer({}, redirects={"go": other.url("a.bin")}) as server:
+        server.redirect_headers = {"Set-Cookie": "sid=secret; Path=/"}
+        fetch(server, tmp_path, path="go")
+        assert "cookie" not in other.log[0].headers
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize(
     "target",
     ["/go", "file:///etc/passwd", "ftp://127.0.0.1/x", "http://[::1", "http://127.0.0.1:99999/x", "http://h:x/"],

@@ -470,6 +470,14 @@ def test_archives_in_archives_are_unpacked_as_the_card_says(tmp_path: Path) -> N
     assert tree(tmp_path / "root" / "toy" / "files") == expected
 
 
+def test_archives_in_archives_beyond_the_depth_are_no_success(tmp_path: Path) -> None:
+    deepest = make_zip({"d.zip": make_zip({"c.zip": make_zip({"b.zip": make_zip(PICTURES)})})})
+    with FaultyServer({"a.zip": deepest}) as server:
+        card = make_card(tmp_path, download(server.url("a.zip"), inner=["**/*.zip"]))
+        assert "too deep; expected at most 2 levels" in only(run(card, tmp_path)).error
+    assert not (tmp_path / "root" / "toy" / "files").exists()
+
+
 def test_the_tree_is_not_walked_once_for_each_of_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     walks = 0
     real_files = tree_module._files
