@@ -148,7 +148,7 @@ def inverted_fans(traced: Trace) -> list[Fan]:
     """Fans with their apex below."""
     border = traced.border.flipped()
     turned = replace(traced, border=border)
-    return [_turned(fan, border.size[0]) for fan in (*fans(turned), *flat_fans(turned))]
+    return [_turned(fan, border.size[0]) for fan in (*fans(turned), *flat_fans(turned), *arc_fans(turned))]
 
 
 def _turned(fan: Fan, h: int) -> Fan:

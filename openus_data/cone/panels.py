@@ -10,11 +10,11 @@ from openus_data.cone.profile import Mask
 from openus_data.cone.search import Found, prior, search_mask
 from openus_data.cone.shape import Slab
 
-_LEAST_AREA = 0.3
+_LEAST_AREA, _LEAST_WIDTH, _LEAST_HALF = 0.2, 0.4, 0.5
 _LEAST_OVERLAP = 0.6
 _LEAST_MERIT = 0.9
 _GAIN = 0.08
-_LEFT_OUT = 0.2
+_LEFT_OUT = 0.15
 _DOUBTFUL = 1.3
 _STRICT_LEVEL = 12
 """Bars and words that touch a panel often come loose at this level."""
@@ -72,7 +72,12 @@ def _separate(parts: Parts, known: Mask) -> list[Mask]:
         other = parts.part(label)
         left, top, right, bottom = other.box
         shared = min(y1, bottom) - max(y0, top)
-        if (left >= x1 - 2 or right <= x0 + 2) and shared > _LEAST_OVERLAP * min(main.height, other.height):
+        slender = other.width < _LEAST_WIDTH * main.width and other.area < _LEAST_HALF * main.area  # a bar, thumbnails
+        if (
+            not slender
+            and (left >= x1 - 2 or right <= x0 + 2)
+            and shared > _LEAST_OVERLAP * min(main.height, other.height)
+        ):
             beside.append(other)
     if not 2 <= len(beside) <= _MOST_PANELS:
         return []

@@ -31,6 +31,7 @@ HAZE_PRICE = 0.4
 """What a slab that is all but black loses of its merit."""
 _ALL_RIM, _LEFT_OUT = 0.98, 0.03
 _FAIR, _POOR, _GOOD, _VERY_GOOD = 0.9, 1.1, 1.2, 1.35
+_SUPPORTED = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +123,8 @@ def search_mask(mask: Mask) -> Found | None:
         best = _better(best, _trimmed(mask))
     if (best is None or best.merit < _GOOD) and not traced.flat_bottom:
         best = _better(best, judge(arc_fans(traced), mask))
-    if (best is None or best.merit < _POOR) and not traced.flat_bottom and _is_top_heavy(mask, traced):
+    unsure = best is None or best.merit < _POOR or (isinstance(best.shape, Slab) and best.score.support < _SUPPORTED)
+    if unsure and not traced.flat_bottom and _is_top_heavy(mask, traced):
         best = _better(best, judge(inverted_fans(traced), mask))
     return best
 

@@ -232,6 +232,31 @@ def test_four_scan_areas_in_two_rows_are_four_panels() -> None:
     assert overlap(raster(cone, 600, 800), np.tile(one.inside, (2, 2))) > 0.95
 
 
+def test_a_small_panel_beside_a_large_one_is_kept_but_no_slender_bar() -> None:
+    large = phantom(3, geometry="linear", width=400, height=560, interface=False)
+    small = phantom(4, geometry="curvilinear", width=340, height=240, interface=False)
+    frame, inside = np.zeros((600, 800), np.uint8), np.zeros((600, 800), np.bool_)
+    for made, row, column in ((large, 20, 20), (small, 150, 440)):
+        height, width = made.inside.shape
+        frame[row : row + height, column : column + width] = made.image
+        inside[row : row + height, column : column + width] = made.inside
+    cone = detect(frame)
+    assert len(cone.panels) == 2 and overlap(raster(cone, 600, 800), inside) > 0.97
+    frame[:, 430:] = 0
+    frame[60:540, 600:650] = large.image[60:540, 150:200]
+    assert not detect(frame).panels
+
+
+def test_an_inverted_fan_is_found_whether_narrow_or_wide() -> None:
+    rows, cols = np.mgrid[:600, :800]
+    echo = 60 + np.random.default_rng(4).integers(0, 90, rows.shape)
+    for half, near, far, apex in ((0.33, 220, 540, 760), (1.35, 50, 340, 440)):
+        radius, angle = np.hypot(cols - 400, apex - rows), np.arctan2(cols - 400, apex - rows)
+        inside = (radius > near) & (radius < far) & (np.abs(angle) < half)
+        cone = detect((echo * inside).astype(np.uint8))
+        assert cone.parameters["inverted"] == 1 and overlap(raster(cone, 600, 800), inside) > 0.95
+
+
 @pytest.mark.parametrize("geometry", ["linear", "trapezoid"])
 def test_noise_that_leaves_half_of_the_frame_black_is_no_full_frame(geometry: Geometry) -> None:
     made = phantom(6, geometry=geometry, width=640, height=480)
