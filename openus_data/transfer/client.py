@@ -16,6 +16,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -125,7 +126,8 @@ class _Behind:
                 self._is_more = len(buffered.peek(1)) > self._length + len(_LINE_END)
             except OSError as error:
                 raise _transport_error(error, self._where) from error
-            if not isinstance(getattr(buffered.raw, "_sock", None), ssl.SSLSocket):
+            connection = getattr(buffered.raw, "_sock", None)
+            if isinstance(connection, socket.socket) and not isinstance(connection, ssl.SSLSocket):
                 self._socket = socket.socket(fileno=os.dup(self._response.fileno()))
         return self
 
@@ -217,12 +219,15 @@ class Client:
         """The body of a listing as text, tried again as the policy says."""
 
         def ask() -> str:
-            body = bytearray()
+            body, began = bytearray(), time.monotonic()
             with self.open(
                 url, where=where, headers={"Accept-Encoding": "identity"}, credentials=credentials
             ) as answer:
                 for piece in answer.chunks():
                     body += piece
+                    seconds = time.monotonic() - began
+                    if seconds > self.policy.slow_window_s and len(body) < self.policy.min_bytes_per_s * seconds:
+                        raise SourceUnavailable(f"only {len(body) / seconds:.0f} bytes/s came", where=where)
                     if len(body) > LISTING_CAP_BYTES:
                         raise SourceRefused(
                             "the listing has no end", where=where, expected=f"at most {LISTING_CAP_BYTES} bytes"
@@ -242,7 +247,7 @@ class Client:
         body = self.text(url, where=where, credentials=credentials)
         try:
             parsed: object = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SourceRefused("the listing is not JSON", where=where, got=repr(body[:40])) from error
         return parsed
 

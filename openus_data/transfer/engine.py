@@ -20,7 +20,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from openus_data.errors import ChecksumMismatch, SourceRefused, SourceUnavailable
-from openus_data.store import BLOCK_BYTES, write_aside
+from openus_data.store import BLOCK_BYTES
 from openus_data.transfer.client import Answer, Client
 from openus_data.transfer.disk import SpaceWatch
 from openus_data.transfer.part import Part
@@ -31,9 +31,11 @@ logger = logging.getLogger(__name__)
 
 _BEFORE_MARKUP: Final = b"\xef\xbb\xbf \t\r\n"
 _PAGE: Final = re.compile(
-    rb"(?:\s|<!--.*?-->|<\?xml[^>]*>)*<(?:!doctype\s+html|html|head|body|title|meta|script)\b", re.I | re.DOTALL
+    rb"(?:\s|<!--(?:(?!-->).)*-->|<\?xml[^>]*>)*<(?:!doctype\s+html|html|head|body|title|meta|script)\b",
+    re.I | re.DOTALL,
 )
 _PAGE_HEAD_BYTES: Final = 1024
+_PAGE_LOOK_BYTES: Final = 1 << 14
 _PAGE_SUFFIXES: Final = (".html", ".htm", ".xhtml")
 _TEXT_SUFFIXES: Final = (".csv", ".tsv", ".txt", ".json", ".xml", ".md")
 _PAGE_CAP_BYTES: Final = 4 << 20
@@ -297,11 +299,11 @@ class Engine:
         return find_fault(job.name, part.held, digests, job.size_bytes, checksums, pinned=job.pinned)
 
     def _decode(self, job: Job, part: Part) -> Path:
-        decoded = part.path.with_name(f"{job.name}.decoded.part")
+        decoded = part.decoded_path
         part.write()
         expand, left = _new_expander(), self._cap(job)
         try:
-            with part.path.open("rb") as source, write_aside(decoded) as out:
+            with part.path.open("rb") as source, decoded.open("wb") as out:
                 while piece := expand.unconsumed_tail or expand.unused_data or source.read(_ENCODED_BYTES):
                     if expand.eof:
                         expand = _new_expander()  # gzip may be several members, one after the other
@@ -312,8 +314,11 @@ class Engine:
                     out.write(plain)
                 if not expand.eof:
                     raise zlib.error("cut short")
-        except zlib.error as error:
-            raise ChecksumMismatch("the server's encoding of the body is damaged", where=job.name) from error
+        except BaseException as error:
+            decoded.unlink(missing_ok=True)
+            if isinstance(error, zlib.error):
+                raise ChecksumMismatch("the server's encoding of the body is damaged", where=job.name) from error
+            raise
         return decoded
 
 
@@ -364,7 +369,7 @@ def _is_page(head: bytes, content_type: str, job: Job) -> bool:
     """Whether a web page came in place of a file: by how it begins, or by what the server calls it."""
     if job.name.lower().endswith(_PAGE_SUFFIXES):
         return False
-    text = head.lstrip(_BEFORE_MARKUP)
+    text = head[:_PAGE_LOOK_BYTES].lstrip(_BEFORE_MARKUP)
     if _PAGE.match(text):
         return True
     called_page = "html" in content_type.lower() and not job.name.lower().endswith(_TEXT_SUFFIXES)

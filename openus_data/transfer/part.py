@@ -54,6 +54,8 @@ class Part:
         self._on_disk = 0 if self._descriptor is None else os.fstat(self._descriptor).st_size
         self._in_memory: list[bytes] = []
         self.held = self._on_disk
+        if self.held:
+            _forget(self.decoded_path)  # a kill in the middle of the decoding leaves it
         self._has_state = self.held > 0  # a state without bytes says nothing
         self.version: Version | None = self._read_state() if self.held else None
         self._algorithms = {*algorithms, *(("md5",) if self.version and self.version.md5 else ())}
@@ -71,6 +73,11 @@ class Part:
     def bad_path(self) -> Path:
         """Where wrong bytes are put aside."""
         return _bad_path(self.target)
+
+    @property
+    def decoded_path(self) -> Path:
+        """Where the body is decoded to, if the server encoded it."""
+        return self.target.with_name(f"{self.target.name}.decoded{PART_SUFFIX}")
 
     def close(self) -> None:
         """Let go of the file; an empty one is removed, since it says nothing."""

@@ -236,6 +236,27 @@ def test_a_web_page_is_known_however_it_begins_and_comes(tmp_path: Path, page: b
     assert names(tmp_path) == []
 
 
+def test_a_page_of_nothing_but_comments_is_judged_at_once(tmp_path: Path) -> None:
+    page = b"<!---->" * 20_000 + b"<svg>"
+    with FaultyServer({"a.bin": page}) as server:
+        began = time.process_time()
+        fetch(server, tmp_path, size_bytes=None)
+        assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"{" * 3])
+def test_a_listing_that_cannot_be_parsed_is_refused(body: bytes) -> None:
+    with FaultyServer({"list": body}) as server, pytest.raises(SourceRefused, match="not JSON"):
+        Client(QUICK, threading.Event()).json(server.url("list"), where="a host")
+
+
+def test_a_listing_that_drips_is_given_up() -> None:
+    policy = replace(QUICK, attempts=1)
+    server = FaultyServer({"list": b"x" * 100}, {"list": ["*drip:0.05"]})
+    with server, pytest.raises(SourceUnavailable, match="bytes/s came"):
+        Client(policy, threading.Event()).text(server.url("list"), where="a host")
+
+
 def test_bytes_that_the_server_calls_a_page_are_taken(tmp_path: Path) -> None:
     with FaultyServer({"a.bin": CONTENT}, headers={"Content-Type": "text/html"}) as server:
         fetch(server, tmp_path, size_bytes=None)
@@ -485,3 +506,11 @@ def test_an_encoded_body_of_several_members_is_decoded_whole(tmp_path: Path) -> 
     with FaultyServer({"a.bin": body}, headers={"Content-Encoding": "gzip"}) as server:
         fetch(server, tmp_path, size_bytes=None)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_what_a_kill_in_the_middle_of_the_decoding_leaves_goes(tmp_path: Path) -> None:
+    (tmp_path / "a.bin.part").write_bytes(CONTENT[:1000])
+    (tmp_path / "a.bin.decoded.part").write_bytes(b"half of it")
+    with FaultyServer({"a.bin": CONTENT}) as server:
+        fetch(server, tmp_path)
+    assert names(tmp_path) == ["a.bin"]
