@@ -241,6 +241,9 @@ class Engine:
             if self._stop.is_set():
                 raise Stopped
             if part.held + len(piece) > end:
+                if _known_total(job, part) is None:  # another try would fill the disk once more
+                    self._drop(part)
+                    raise SourceRefused("the body has no end", where=job.name, expected=f"at most {end} bytes")
                 raise ChecksumMismatch(
                     "the body goes on beyond its stated length", where=job.name, expected=f"{end} bytes"
                 )
@@ -303,7 +306,8 @@ class Engine:
         part.write()
         expand, left = _new_expander(), self._cap(job)
         try:
-            with part.path.open("rb") as source, decoded.open("wb") as out:
+            decoded.unlink(missing_ok=True)
+            with part.path.open("rb") as source, decoded.open("xb") as out:
                 while piece := expand.unconsumed_tail or expand.unused_data or source.read(_ENCODED_BYTES):
                     if expand.eof:
                         expand = _new_expander()  # gzip may be several members, one after the other
