@@ -51,8 +51,11 @@ def detect(frames: Frames, *, regions: Sequence[Region] = (), prior: Cone | None
     boxes = scan_boxes(regions, height, width)
     cone = _look(gather(grey, spread), boxes, "image" if spread is None else "temporal")
     if spread is not None and cone.confidence < _SURE:  # frames of several layouts, perhaps
-        first, _ = project(frames[0])
-        cone = max(cone, _look(gather(first), boxes, "image"), key=lambda candidate: candidate.confidence)
+        for index in ((len(frames) - 1) // 2, 0):  # the first frames may be of a title or of another setting
+            single, _ = project(frames[index])
+            cone = max(cone, _look(gather(single), boxes, "image"), key=lambda candidate: candidate.confidence)
+            if cone.geometry != "none":
+                break
     return cone if prior is None else settle(cone, prior, height, width)
 
 

@@ -90,6 +90,12 @@ def test_a_clip_is_found_from_what_moves() -> None:
     assert cone.method == "temporal" and quality(made, cone) > 0.95
 
 
+def test_a_clip_that_starts_with_another_setting_is_cut_as_most_of_its_frames() -> None:
+    made = phantom(9, geometry="linear", width=400, height=300, frames=6)
+    made.frames[0] = phantom(10, geometry="sector", width=400, height=300).image
+    assert quality(made, detect(made.frames)) > 0.95
+
+
 def test_regions_name_the_panel_and_stand_in_where_there_is_no_echo() -> None:
     made = phantom(12, geometry="multi", width=640, height=480)
     left = made.cone.panels[0]
