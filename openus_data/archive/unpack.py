@@ -196,6 +196,12 @@ def _remove(path: Path) -> None:
 
 
 def _choose(path: Path) -> Reader:
+    if re.search(r"\.(7z|tar|t?gz|xz|bz2)\.0*1$", path.name, re.I):
+        raise UnsupportedArchive(
+            "a split archive of a kind that is not read here",
+            where=shown(path.name),
+            next_step="join its parts into one file (cat, in their order) and use --from",
+        )
     reader = _reader(path)
     if reader is not None:
         return reader

@@ -28,6 +28,7 @@ _COMMENT_BYTES: Final = 1 << 16
 _LOCAL_HEADER_BYTES: Final = 30
 _DIRECTORY_ENTRY_BYTES: Final = 46
 _ENCRYPTED: Final = 0x1 | 0x40
+_PART_MISSING: Final = "a part of the split archive is missing"
 _LINKS_AND_DEVICES: Final = (stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK)
 _ERRORS: Final = (
     zipfile.BadZipFile,
@@ -124,6 +125,10 @@ def find_parts(path: Path) -> list[Path]:
     """
     if match := re.fullmatch(r"(.+)\.0*1", path.name):
         numbered = sorted(p for p in path.parent.iterdir() if re.fullmatch(re.escape(match[1]) + r"\.\d{2,4}", p.name))
+        for number, part in enumerate(numbered, start=1):
+            if int(part.suffix[1:]) != number:
+                missing = f"{match[1]}.{number:0{len(part.suffix) - 1}d}"
+                raise DamagedArchive(_PART_MISSING, where=path.name, expected=shown(missing))
         return numbered or [path]
     count = _disks(path)
     if count == 0:
@@ -132,7 +137,7 @@ def find_parts(path: Path) -> list[Path]:
     names = [f"{path.stem}.z{index:02d}" for index in range(1, count + 1)]
     for name in names:
         if name.lower() not in by_name:
-            raise DamagedArchive("a part of the split archive is missing", where=path.name, expected=shown(name))
+            raise DamagedArchive(_PART_MISSING, where=path.name, expected=shown(name))
     return [by_name[n.lower()] for n in names] + [path]
 
 
@@ -227,6 +232,8 @@ def _judge(members: list[zipfile.ZipInfo], sink: Sink) -> None:
             raise UnsupportedArchive(
                 "the archive is encrypted", where=shown(name), next_step="unpack it by hand with its password"
             )
+        if member.is_dir() and member.file_size:
+            raise DamagedArchive("a folder with content, which would be lost", where=shown(name))
         if member.is_dir():
             names.add_folder(parts)
         else:

@@ -497,6 +497,22 @@ def test_numbered_parts_are_joined(tmp_path: Path) -> None:
     assert tree(tmp_path / "out") == TREE
 
 
+def test_a_numbered_part_that_is_missing_is_named(tmp_path: Path) -> None:
+    content = make_zip(TREE)
+    (tmp_path / "a.zip.001").write_bytes(content[:1000])
+    (tmp_path / "a.zip.003").write_bytes(content[1000:])
+    with pytest.raises(DamagedArchive, match=r"part of the split archive is missing; expected a\.zip\.002"):
+        unpack(tmp_path / "a.zip.001", tmp_path / "out")
+
+
+def test_a_split_7z_is_no_damage(tmp_path: Path) -> None:
+    refused(tmp_path, "a.7z.001", make_seven_zip(TREE)[:1000], UnsupportedArchive, "join its parts")
+
+
+def test_a_folder_that_holds_bytes_of_its_own_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path, "a.zip", make_zip({"a": b"1", "d/": b"data"}), DamagedArchive, "a folder with content")
+
+
 def test_an_archive_in_an_archive_is_unpacked_where_it_lies(tmp_path: Path) -> None:
     sink_root = tmp_path / "root"
     sink_root.mkdir()
