@@ -64,8 +64,9 @@ logger = logging.getLogger(__name__)
 ARCHIVES_DIR: Final = "archives"
 _OTHER_ROOT: Final = "name a --root that you may write to"
 _IN_THE_WAY: Final = "something else stands where fetch writes; move it away"
+_MAY_NOT_WRITE: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 _NEXT_STEPS: Final = {
-    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _OTHER_ROOT),
+    **dict.fromkeys(_MAY_NOT_WRITE, _OTHER_ROOT),
     **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP), _IN_THE_WAY),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space and run this again"),
 }
@@ -177,9 +178,21 @@ def _fetch_one(card: Card, given: Path | None, run: _Run) -> DatasetReport:
     except OpenUSDataError as error:
         return report(state="failed", error=str(error))
     except OSError as error:
+        if error.errno in _MAY_NOT_WRITE and given is None and (there := _there_already(card, run)) is not None:
+            return there
         return report(state="failed", error=_os_line(error, run.root))
     except Exception as error:  # the edge of one dataset: a fault of ours must not stop the others
         return report(state="failed", error=f"a fault in openus-data itself: {type(error).__name__}; please report it")
+
+
+def _there_already(card: Card, run: _Run) -> DatasetReport | None:
+    """The report of a dataset that is complete in a place that we may only read, such as a shared copy."""
+    folder = run.root / card.id
+    ledger = load_ledger(folder, card.id)
+    try:
+        return _report(card, "unchanged", ledger) if _is_complete(card, folder, ledger) else None
+    except OSError:
+        return None
 
 
 def _os_line(error: OSError, root: Path) -> str:

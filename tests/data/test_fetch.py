@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -15,6 +16,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from faulty_server import FaultyServer
@@ -395,6 +397,20 @@ def test_a_given_folder_that_holds_nothing_or_is_our_own_is_refused(tmp_path: Pa
 def test_a_mirror_that_is_no_address_is_an_error_of_the_callers(tmp_path: Path, base: str) -> None:
     card = make_card(tmp_path, download("http://127.0.0.1:1/a.zip"))
     assert "not a web address" in only(run(card, tmp_path, mirror=base)).error
+
+
+def test_a_root_that_may_only_be_read_is_named_and_what_is_complete_there_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultyServer({"a.zip": ARCHIVE}) as server:
+        card = make_card(tmp_path, download(server.url("a.zip")))
+        other = make_card(tmp_path, download(server.url("a.zip")), identifier="other")
+        run(card, tmp_path)
+        lock = str(tmp_path / "root" / "other" / ".lock")
+        monkeypatch.setattr(datasets_module, "folder_lock", Mock(side_effect=OSError(errno.EROFS, "no", lock)))
+        report = run([card, other], tmp_path)
+    assert [d.state for d in report.datasets] == ["unchanged", "failed"]
+    assert report.datasets[1].error == "other/.lock: read-only file system; name a --root that you may write to"
 
 
 def test_what_stands_in_the_way_is_named_with_its_place(tmp_path: Path) -> None:
