@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from openus_data.deid.colour_flow import flow_patches, is_flow, on_patches
 from openus_data.deid.text_boxes import completed, merged, without_repeats
 from openus_data.deid.text_gate import Trees, chances
-from openus_data.deid.text_lines import candidate_lines
+from openus_data.deid.text_lines import SMALLEST_PX, candidate_lines
 from openus_data.deid.text_ocr import confirmed
 from openus_data.deid.text_removal import filled
-from openus_data.deid.text_strokes import Relief, relief
+from openus_data.deid.text_strokes import Relief, Strokes, relief, stroke_families, turned
 from openus_data.errors import MissingExtra
 from openus_data.records import Box, Pixels, TextBox
 
@@ -155,12 +155,13 @@ def _looks(pixels: Pixels, inside: NDArray[np.bool_] | None, trees: Trees | None
         return []
     picture = relief(pixels, inside)
     patches = None if picture.chroma is None else flow_patches(picture.chroma)
-    looks = [_look(corner, pixels, picture, trees)]
+    families = stroke_families(picture)
+    looks = [_look(corner, pixels, families, trees)]
     if patches is not None:
         likely = np.flatnonzero(looks[0].scores >= POSSIBLE)
         looks[0].scores[likely[is_flow(pixels, picture.tophat, patches, looks[0].lines[likely])]] = 0.0
         looks += _white_over_flow(corner, picture, patches if inside is None else inside & patches, trees)
-    for look, its_patches in _other_ways(corner, pixels, picture, inside, patches, trees):
+    for look, its_patches in _other_ways(corner, pixels, families, inside, patches, trees):
         if its_patches is not None:
             look.scores[on_patches(its_patches, look.lines)] = 0.0
         look.scores[_is_crossed(look, looks[0])] = 0.0
@@ -183,9 +184,10 @@ def _is_crossed(look: _Look, plain: _Look) -> NDArray[np.bool_]:
 
 
 def _look(
-    corner: tuple[int, int], pixels: Pixels, picture: Relief, trees: Trees | None, way: Way = "as it is"
+    corner: tuple[int, int], pixels: Pixels, families: list[Strokes], trees: Trees | None, way: Way = "as it is"
 ) -> _Look:
-    lines = candidate_lines(picture, _LARGE_PX // 2) if way == "halved" else candidate_lines(picture)
+    picture = families[0].picture
+    lines = candidate_lines(picture, _LARGE_PX // 2 if way == "halved" else SMALLEST_PX, families)
     least = max(_LEAST[way], _least_in_noise(picture))
     return _Look(corner, pixels, picture, lines.boxes, chances(lines.features, trees), way, least)
 
@@ -206,20 +208,21 @@ def _white_over_flow(
     """A look at what may be white letters over flow."""
     (left, top), pixels, inside = _cut(_whitest(picture), where)
     if pixels.size:
-        yield _look((corner[0] + left, corner[1] + top), pixels, relief(pixels, inside), trees)
+        strokes = stroke_families(relief(pixels, inside))
+        yield _look((corner[0] + left, corner[1] + top), pixels, strokes, trees)
 
 
 def _other_ways(
     corner: tuple[int, int],
     pixels: Pixels,
-    picture: Relief,
+    families: list[Strokes],
     inside: NDArray[np.bool_] | None,
     patches: NDArray[np.bool_] | None,
     trees: Trees | None,
 ) -> Iterator[tuple[_Look, NDArray[np.bool_] | None]]:
     """The picture turned and at half its size, each with its patches of flow."""
     yield (
-        _look(corner, np.asarray(cv2.rotate(pixels, _TURN), np.uint8), _turned(picture), trees, "turned"),
+        _look(corner, np.asarray(cv2.rotate(pixels, _TURN), np.uint8), turned(families), trees, "turned"),
         None if patches is None else np.rot90(patches),
     )
     height, width = (side // 2 for side in pixels.shape[:2])
@@ -228,20 +231,9 @@ def _other_ways(
     small = np.asarray(cv2.resize(pixels[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA))
     where = None if inside is None else _halved(inside[: 2 * height, : 2 * width])
     yield (
-        _look(corner, small, relief(small, where), trees, "halved"),
+        _look(corner, small, stroke_families(relief(small, where)), trees, "halved"),
         None if patches is None else patches[: 2 * height : 2, : 2 * width : 2],
     )
-
-
-def _turned(picture: Relief) -> Relief:
-    """A quarter against the clock: what stands out does so from all sides."""
-    level, tophat, usual = (
-        np.asarray(cv2.rotate(p, _TURN), np.uint8) for p in (picture.level, picture.tophat, picture.usual)
-    )
-    chroma, outside = (
-        None if p is None else np.asarray(cv2.rotate(p, _TURN), np.uint8) for p in (picture.chroma, picture.outside)
-    )
-    return Relief(level, tophat, usual, chroma, outside)
 
 
 def _halved(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -22,7 +22,9 @@ from openus_data.deid.text_strokes import Relief, Strokes, stroke_families
 
 _LETTER_HEIGHT_PX = (4, 44)
 _LETTER_WIDTH_PX = 250
-_LINE_HEIGHT_PX = (5, 52)
+SMALLEST_PX: Final = 5
+"""Height of the lowest line."""
+_TALLEST_PX: Final = 52
 _LEAST_LETTER_PX = 5
 _LEAST_STROKE_PX = 14
 _LEAST_WIDTH_TO_HEIGHT = 0.8
@@ -43,14 +45,15 @@ class Lines:
     features: NDArray[np.float64] = field(repr=False)
 
 
-def candidate_lines(picture: Relief, least_px: int = _LINE_HEIGHT_PX[0]) -> Lines:
+def candidate_lines(picture: Relief, least_px: int = SMALLEST_PX, families: list[Strokes] | None = None) -> Lines:
     """Everything that could be a line of text.
 
     Args:
         picture: of `relief`.
         least_px: height from which it counts.
+        families: the picture's strokes, where they are known.
     """
-    families = stroke_families(picture)
+    families = families or stroke_families(picture)
     height, width = picture.level.shape
     runs = _stacked(families)
     letter, count = joined(runs, width)
@@ -105,7 +108,7 @@ def _could_be_letters(boxes: Ints, area: NDArray[np.float64]) -> NDArray[np.bool
 def _could_be_lines(boxes: Ints, area: NDArray[np.float64], least_px: int) -> NDArray[np.bool_]:
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     is_flat = width >= _LEAST_WIDTH_TO_HEIGHT * height
-    is_tall = (height >= least_px) & (height <= _LINE_HEIGHT_PX[1])
+    is_tall = (height >= least_px) & (height <= _TALLEST_PX)
     return np.asarray(is_tall & is_flat & (area >= _LEAST_STROKE_PX))
 
 

@@ -32,6 +32,7 @@ USUAL_STEP: Final = 4
 """`Relief.usual` is this much smaller than the picture."""
 _SQUARE: Final = np.ones((STROKE_PX, STROKE_PX), np.uint8)
 _AROUND: Final = (15, 15)
+_TURN: Final = cv2.ROTATE_90_COUNTERCLOCKWISE
 
 
 class _Threshold(NamedTuple):
@@ -116,6 +117,28 @@ def stroke_families(picture: Relief) -> list[Strokes]:
         picture: of `relief`.
     """
     return [*_bright_strokes(picture), _dark_strokes(picture), _coloured_strokes(picture)]
+
+
+def turned(families: list[Strokes]) -> list[Strokes]:
+    """The same strokes in the picture turned by a quarter against the clock: what stands out does so from all sides."""
+    pictures = {id(strokes.picture): strokes.picture for strokes in families}
+    pictures = {key: _turned(picture) for key, picture in pictures.items()}
+    return [
+        Strokes(pictures[id(picture)], _turned_pixels(at, picture.level.shape), is_dark)
+        for picture, at, is_dark in families
+    ]
+
+
+def _turned(picture: Relief) -> Relief:
+    level, tophat, usual = (np.asarray(cv2.rotate(p, _TURN), np.uint8) for p in picture[:3])
+    chroma, outside = (None if p is None else np.asarray(cv2.rotate(p, _TURN), np.uint8) for p in picture[3:])
+    return Relief(level, tophat, usual, chroma, outside)
+
+
+def _turned_pixels(at: Ints, shape: tuple[int, ...]) -> Ints:
+    height, width = shape
+    row = at // width
+    return np.sort((width - 1 - at + row * width) * height + row)
 
 
 def _relief_of(level: NDArray[np.uint8], chroma: NDArray[np.uint8] | None, outside: NDArray[np.uint8] | None) -> Relief:
