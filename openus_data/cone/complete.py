@@ -22,7 +22,7 @@ from openus_data.cone.shape import Fan, Shape, Slab
 _LEAST_SKEW = math.radians(1.0)
 _SLIGHT_SKEW = math.radians(5.0)
 _SOFT, _CRISP = 0.45, 0.55
-_STRIP = 0.15
+_STRIP = 0.4
 _SAMPLES = 40
 _MARGIN_PX = 0.5
 _DEPTHS = np.linspace(0.01, 0.05, 6)

@@ -10,7 +10,7 @@ from openus_data.cone.profile import Mask
 from openus_data.cone.search import Found, prior, search_mask
 from openus_data.cone.shape import Slab
 
-_LEAST_AREA, _LEAST_WIDTH, _LEAST_HALF = 0.2, 0.4, 0.5
+_LEAST_AREA, _MOST_SLENDER, _LEAST_HALF = 0.2, 3.0, 0.5
 _LEAST_OVERLAP = 0.6
 _LEAST_MERIT = 0.9
 _GAIN = 0.08
@@ -72,7 +72,8 @@ def _separate(parts: Parts, known: Mask) -> list[Mask]:
         other = parts.part(label)
         left, top, right, bottom = other.box
         shared = min(y1, bottom) - max(y0, top)
-        slender = other.width < _LEAST_WIDTH * main.width and other.area < _LEAST_HALF * main.area  # a bar, thumbnails
+        longer, shorter = max(other.width, other.height), min(other.width, other.height)
+        slender = longer > _MOST_SLENDER * shorter and other.area < _LEAST_HALF * main.area  # a bar, a button
         if (
             not slender
             and (left >= x1 - 2 or right <= x0 + 2)

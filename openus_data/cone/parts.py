@@ -24,7 +24,7 @@ _LEAST_AREA, _LEAST_WIDTH = 0.08, 0.35
 """Of a part that counts, either, as parts of those of the main one."""
 _LEAST_HEIGHT = 2
 """Cells; `_OPEN` leaves no column of a part lower."""
-_BAND_WIDE, _BAND_FROM, _BAND_PRICE = 2.0, 0.4, 0.6
+_BAND_WIDE, _BAND_FROM, BAND_PRICE = 2.0, 0.4, 0.6
 """Width over height of a band, its top over the height of the frame, and the price of a band below another part."""
 _LEAST_ABOVE, _MOST_ABOVE = 0.012, 0.6
 """Of the main part above a band: area over that of the frame, and over that of all that stands there."""
@@ -89,11 +89,13 @@ class Group:
         mask: their cells.
         price: of this group.
         left_out: price of a shape that leaves out some of them, since another group is the one without them.
+        below: cells of a band below them, which is no part of their scan area unless that goes on into it; or None.
     """
 
     mask: Mask
     price: float
     left_out: float = 0.0
+    below: Mask | None = None
 
 
 def find_parts(evidence: Evidence, level: int, allowed: Mask | None = None) -> Parts | None:
@@ -153,7 +155,7 @@ def groups(parts: Parts) -> Iterator[Group]:
     ]
     above_and_below = [other.label for other in stacked]
     above = _above_band(parts, main)
-    band = 0.0 if above is None else _BAND_PRICE
+    band = 0.0 if above is None else BAND_PRICE
     yield Group(
         mask=parts.mask([main.label, *above_and_below]),
         price=0.0 if stacked else band,
@@ -168,7 +170,7 @@ def groups(parts: Parts) -> Iterator[Group]:
             price = max(price, min(1.0, taller / main.height - 1) * (0.6 if aligned else 0.2))
         yield Group(mask=parts.mask([main.label]), price=price)
     if above is not None:
-        yield Group(mask=parts.mask([above.label]), price=0.0)
+        yield Group(mask=parts.mask([above.label]), price=0.0, below=parts.mask([main.label]))
     beside = [
         other.label
         for other in large

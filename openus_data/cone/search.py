@@ -12,7 +12,7 @@ import numpy as np
 from openus_data.cone.evidence import Evidence
 from openus_data.cone.fit import Trace, arc_fans, fans, flat_fans, inverted_fans, slabs, trace
 from openus_data.cone.outline import Polygon
-from openus_data.cone.parts import Parts, find_parts, groups
+from openus_data.cone.parts import BAND_PRICE, Parts, find_parts, groups
 from openus_data.cone.profile import Mask
 from openus_data.cone.score import Score, scores
 from openus_data.cone.shape import Fan, Shape, Slab
@@ -30,6 +30,7 @@ _HAZE, _CLEAR, _LARGE_FAN = 2, 0.5, 0.2
 HAZE_PRICE = 0.4
 """What a slab that is all but black loses of its merit."""
 _ALL_RIM, _LEFT_OUT = 0.98, 0.03
+_NEAR_SIDE, _AT_SIDE = 3.0, 0.5
 _FAIR, _POOR, _GOOD, _VERY_GOOD = 0.9, 1.1, 1.2, 1.35
 _SUPPORTED = 0.8
 
@@ -97,10 +98,31 @@ def _search_level(parts: Parts, level: int) -> Found | None:
         found = search_mask(group.mask)
         if found is not None:
             price = group.price + (group.left_out if found.score.spill > _LEFT_OUT else 0.0)
+            if group.below is not None and _goes_on(found.shape, group.below):
+                price += BAND_PRICE
             best = _better(best, replace(found, merit=found.merit - price, level=level, parts=parts))
         if best is not None and best.merit > _VERY_GOOD:
             break
     return best
+
+
+def _goes_on(shape: Shape, below: Mask) -> bool:
+    """Whether a band (h, w) starts and ends where the sides of a shape above it lead: the deep part beyond fluid."""
+    rows = np.flatnonzero(below.any(axis=1))
+    ends = (below[rows].argmax(axis=1), below.shape[1] - below[rows, ::-1].argmax(axis=1))
+    if isinstance(shape, Slab):
+        tall = max(1.0, shape.bottom - shape.top)
+        lean = ((shape.bottom_left - shape.top_left) / tall, (shape.bottom_right - shape.top_right) / tall)
+        sides = [
+            x + way * (rows - shape.bottom)
+            for x, way in zip((shape.bottom_left, shape.bottom_right), lean, strict=True)
+        ]
+    else:
+        deep = np.abs(rows + 0.5 - shape.apex_y)
+        sides = [shape.apex_x + deep * math.tan(angle) for angle in (shape.left, shape.right)]
+    return all(
+        float(np.mean(np.abs(end - side) <= _NEAR_SIDE)) > _AT_SIDE for end, side in zip(ends, sides, strict=True)
+    )
 
 
 def _is_settled(found: Found, evidence: Evidence) -> bool:

@@ -238,6 +238,21 @@ def test_four_scan_areas_in_two_rows_are_four_panels() -> None:
     assert overlap(raster(cone, 600, 800), np.tile(one.inside, (2, 2))) > 0.95
 
 
+@pytest.mark.parametrize("geometry", ["curvilinear", "linear"])
+def test_a_scan_area_that_fluid_cuts_in_two_keeps_its_deep_part(geometry: Geometry) -> None:
+    made = phantom(7, geometry=geometry, width=640, height=480, interface=False)
+    _, top, _, bottom = made.cone.box
+    frame = made.image.copy()
+    frame[top + (bottom - top) * 6 // 10 : top + (bottom - top) * 7 // 10] = 0
+    assert quality(made, detect(frame)) > 0.95
+
+
+def test_a_cropped_picture_whose_deep_part_fades_out_is_full() -> None:
+    picture = phantom(2, geometry="full", interface=False).image
+    fade = np.clip((480 - np.arange(len(picture))) / 200, 0, 1)[:, None]
+    assert detect((picture * fade).astype(np.uint8)).geometry == "full"
+
+
 def test_a_small_panel_beside_a_large_one_is_kept_but_no_slender_bar() -> None:
     large = phantom(3, geometry="linear", width=400, height=560, interface=False)
     small = phantom(4, geometry="curvilinear", width=340, height=240, interface=False)
