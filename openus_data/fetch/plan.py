@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from openus_data.archive.names import Names, safe_parts
+from openus_data.archive.names import Names, safe_parts, shown
 from openus_data.card import Card, Download
 from openus_data.errors import ChecksumMismatch, NeedsPerson, SourceError, SourceRefused, UnsafeArchive, UsageError
 from openus_data.fetch.ledger import Ledger
@@ -20,6 +20,7 @@ from openus_data.store import digest_file, sha256_file
 logger = logging.getLogger(__name__)
 
 BY_HAND: Final = "by hand"
+_ALGORITHMS: Final = frozenset({"md5", "sha1", "sha224", "sha256", "sha384", "sha512"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +135,8 @@ def _settle(want: Wanted, ledger: Ledger) -> Wanted:
     """Bring together what the card, the host and the ledger say about size and checksum; the card wins."""
     remote, of_card = want.remote, want.download if want.download.filename else None
     card_sum = (str(of_card.checksum),) if of_card and of_card.checksum else ()
-    for theirs in remote.checksums:
+    published = tuple(c for c in remote.checksums if _is_known(c, want.name))
+    for theirs in published:
         ours = next((c for c in card_sum if c.partition(":")[0] == theirs.partition(":")[0]), theirs)
         if ours.lower() != theirs.lower():
             raise ChecksumMismatch(
@@ -144,12 +146,21 @@ def _settle(want: Wanted, ledger: Ledger) -> Wanted:
                 got=theirs,
                 next_step="see whether the dataset has a new version",
             )
-    checksums = tuple(dict.fromkeys(c.lower() for c in (*card_sum, *remote.checksums)))
+    checksums = tuple(dict.fromkeys(c.lower() for c in (*card_sum, *published)))
     size = of_card.bytes if of_card and of_card.bytes is not None else remote.size_bytes
     entry = ledger.files.get(want.name)
     if not checksums and entry is not None:
         return replace(want, size_bytes=size, checksums=(f"sha256:{entry.sha256}",), pinned=True)
     return replace(want, size_bytes=size, checksums=checksums)
+
+
+def _is_known(checksum: str, name: str) -> bool:
+    """Whether a checksum that a host publishes can be worked out here; said where it cannot."""
+    algorithm = checksum.partition(":")[0].lower()
+    if algorithm in _ALGORITHMS:
+        return True
+    logger.warning("%s: the host's checksum is of a kind that is not known here (%s)", name, shown(algorithm))
+    return False
 
 
 def plan_from_archive(card: Card, path: Path) -> Wanted:

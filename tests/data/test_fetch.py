@@ -27,8 +27,10 @@ from openus_data.errors import UsageError
 from openus_data.fetch import DatasetReport, FetchReport, fetch
 from openus_data.fetch import datasets as datasets_module
 from openus_data.fetch import meter as meter_module
+from openus_data.fetch import plan as plan_module
 from openus_data.fetch import tree as tree_module
 from openus_data.fetch.ledger import load_ledger
+from openus_data.sources import RemoteFile
 from openus_data.store import folder_lock
 from openus_data.transfer import Policy
 
@@ -581,6 +583,18 @@ def test_a_bomb_fails_its_dataset_and_leaves_no_tree(tmp_path: Path) -> None:
         report = run(card, tmp_path, limits=Limits(ratio_from_bytes=1 << 20))
     assert "beyond reason" in only(report).error
     assert not list((tmp_path / "root" / "toy").glob("files*"))
+
+
+def test_a_checksum_of_a_kind_that_nobody_here_knows_is_said_and_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with FaultyServer({"a.zip": ARCHIVE}) as server:
+        url, sums = server.url("a.zip"), (f"MD5:{hashlib.md5(ARCHIVE).hexdigest()}", "crc32:12345678")
+        offered = RemoteFile(filename="a.zip", url=url, source=url, checksums=sums)
+        monkeypatch.setattr(plan_module, "source_of", lambda _: Mock(list=lambda *_: (offered,)))
+        assert only(run(make_card(tmp_path, download(url)), tmp_path)).state == "done"
+    assert "kind that is not known here (crc32)" in caplog.text
+    assert ledger(tmp_path)["files"]["a.zip"]["state"] == "verified"
 
 
 def test_names_from_a_listing_cannot_climb(tmp_path: Path) -> None:
