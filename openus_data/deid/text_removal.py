@@ -19,7 +19,8 @@ _STRONGEST: Final = 0.95
 """Part of a box's pixels that its strongest strokes are above."""
 _LEAST_CONTRAST: Final = 12
 _LEAST_COLOUR: Final = 50
-_SQUARE: Final = np.ones((STROKE_PX, STROKE_PX), np.uint8)
+_HEIGHT_TO_STROKE: Final = 3
+"""A line is at least this much taller than a stroke of a bold letter is wide: large ones are wider than `STROKE_PX`."""
 _MOSTLY: Final = 0.55
 """A box that is covered this far is filled whole: what is left between the strokes would only show their shape."""
 _SOFT: Final = np.ones((3, 3), np.uint8)
@@ -85,15 +86,17 @@ def text_mask(pixels: Pixels, boxes: Sequence[Box]) -> NDArray[np.uint8]:
 
 def _letters(pixels: Pixels, box: Box) -> NDArray[np.uint8]:
     """Strokes in a box as 1: bright ones, dark ones where the ground is light, and coloured ones."""
-    window = _window(box, pixels.shape, STROKE_PX)
+    side = max(STROKE_PX, min(box[2] - box[0], box[3] - box[1]) // _HEIGHT_TO_STROKE | 1)
+    square = np.ones((side, side), np.uint8)
+    window = _window(box, pixels.shape, side)
     inside = _within(box, window)
     shown = pixels[window]
     level, chroma = (shown, None) if shown.ndim == 2 else level_and_chroma(shown)
-    strokes = _strokes(cv2.morphologyEx(level, cv2.MORPH_TOPHAT, _SQUARE)[inside], _LEAST_CONTRAST)
+    strokes = _strokes(cv2.morphologyEx(level, cv2.MORPH_TOPHAT, square)[inside], _LEAST_CONTRAST)
     if 2 * np.count_nonzero(level[inside] > LIGHT_GROUND) > strokes.size:
-        strokes |= _strokes(cv2.morphologyEx(level, cv2.MORPH_BLACKHAT, _SQUARE)[inside], _LEAST_CONTRAST)
+        strokes |= _strokes(cv2.morphologyEx(level, cv2.MORPH_BLACKHAT, square)[inside], _LEAST_CONTRAST)
     if chroma is not None:
-        strokes |= _strokes(cv2.morphologyEx(chroma, cv2.MORPH_TOPHAT, _SQUARE)[inside], _LEAST_COLOUR)
+        strokes |= _strokes(cv2.morphologyEx(chroma, cv2.MORPH_TOPHAT, square)[inside], _LEAST_COLOUR)
     return strokes
 
 

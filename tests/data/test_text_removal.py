@@ -82,3 +82,10 @@ def test_what_lies_outside_the_scan_area_stays_black_and_darkens_nothing() -> No
     plain = np.where(inside, np.uint8(150), np.uint8(0))
     shown = written(plain) * inside
     assert not np.array_equal(shown, plain) and np.array_equal(filled(shown, [BOX], inside), plain)
+
+
+def test_no_stem_of_a_large_bold_letter_stays() -> None:
+    shown = tissue() // 4
+    for left in (150, 220, 290):  # a C: a stem of 11 px between thin strokes
+        shown[230:272, left : left + 11] = shown[230:234, left : left + 40] = shown[268:272, left : left + 40] = 255
+    assert text_mask(shown, [(148, 228, 332, 274)])[shown == 255].all()
