@@ -108,6 +108,8 @@ def _halves(mask: Mask) -> list[Mask]:
     columns = np.flatnonzero(mask.any(axis=0))
     left, right = int(columns[0]), int(columns[-1]) + 1
     middle, reach = (left + right) // 2, max(2, (right - left) // 10)
+    if right - left <= 2 * reach:
+        return []
     filled = mask[:, left:right].sum(axis=0)
     near = slice(middle - reach - left, middle + reach + 1 - left)
     seam = int((filled[near] + 0.5 * np.abs(np.arange(-reach, reach + 1))).argmin()) + near.start

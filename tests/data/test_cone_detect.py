@@ -163,6 +163,13 @@ def test_no_picture_is_too_odd() -> None:
         assert raster(cone, *frame.shape).any() == (cone.geometry != "none")
 
 
+def test_echo_of_a_few_columns_has_no_halves() -> None:
+    frame = np.zeros((240, 24), np.uint8)
+    frame[20:200, 8:12] = np.random.default_rng(0).integers(40, 200, (180, 4))
+    frame[100:150, 8:10] = 0
+    assert not detect(frame).panels
+
+
 def test_a_frame_on_a_page_is_found_as_it_is_alone() -> None:
     made = phantom(6, geometry="curvilinear", width=640, height=480, conditions=("chrome",))
     page = np.full((700, 900), 235, np.uint8)
