@@ -402,7 +402,10 @@ def _adopt(want: Wanted, path: Path) -> Entry | None:
     try:
         sha256 = check_file(path, want.name, want.size_bytes, want.checksums, pinned=want.pinned)
     except ChecksumMismatch as error:
-        logger.warning("%s; fetching it again", error)
+        if want.remote.source == BY_HAND:  # then `error` compares with the user's own file, which would mislead
+            logger.warning("%s: what lies here is another file; what --from names takes its place", want.name)
+        else:
+            logger.warning("%s; fetching it again", error)
         path.unlink()
         return None
     forget_traces(path)  # a kill just after the renaming leaves them

@@ -383,6 +383,19 @@ def test_a_published_archive_that_cannot_be_unpacked_keeps_its_name(tmp_path: Pa
     assert list(tree(tmp_path / "root" / "toy" / "archives")) == ["a.zip"]
 
 
+def test_a_given_archive_takes_the_place_of_another_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "mine.zip").write_bytes(make_zip({"mine.png": b"1"}))
+    with FaultyServer({"a.zip": ARCHIVE}) as server:
+        card = make_card(tmp_path, download(server.url("a.zip"), checksum=sha256(ARCHIVE)))
+        run(card, tmp_path)
+        assert only(run(card, tmp_path, from_path=tmp_path / "mine.zip")).state == "done"
+    assert "what --from names takes its place" in caplog.text
+    assert "fetching it again" not in caplog.text
+    assert tree(tmp_path / "root" / "toy" / "files") == {"mine.png": b"1"}
+
+
 @pytest.mark.parametrize("given", ["empty", "root", "root/toy"])
 def test_a_given_folder_that_holds_nothing_or_is_our_own_is_refused(tmp_path: Path, given: str) -> None:
     (tmp_path / "empty").mkdir()
