@@ -16,6 +16,8 @@ from openus_data.errors import ArchiveLimit, NoSpace, UnsafeArchive
 from openus_data.store import BLOCK_BYTES, free_bytes
 
 _SPACE_CHECK_BYTES: Final = 64 << 20
+_DISK_BLOCK_BYTES: Final = 4096
+"""What a small file that is copied takes up at least; it is no bomb, however many there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +68,13 @@ class Sink:
         self._base: tuple[str, ...] = ()
         self._made: set[tuple[str, ...]] = {()}
         self._unchecked = 0
+        self._is_inside = False
         self._stop = stop
 
     def add_packed(self, size: int) -> None:
-        """Count an archive's own bytes, against which the ratio is taken."""
-        self.packed_bytes += size
+        """Count an archive's own bytes, against which the ratio is taken; those of an inner one were written here."""
+        if not self._is_inside:
+            self.packed_bytes += size
 
     def next_archive(self) -> None:
         """Say that another archive begins: it may hold a file that an earlier one held, if the bytes are the same."""
@@ -100,6 +104,15 @@ class Sink:
             yield
         finally:
             self._base = before
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Say that what is opened for a while came out of another archive, whose bytes all of it is measured by."""
+        self._is_inside, before = True, self._is_inside
+        try:
+            yield
+        finally:
+            self._is_inside = before
 
     def folder(self, name: str) -> None:
         """Make a folder that a member names."""
@@ -140,7 +153,7 @@ class Sink:
     def copy(self, name: str, place: Path) -> Path:
         """Write a file from another one, which must not be a link."""
         with os.fdopen(os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as content:
-            self.add_packed(os.fstat(content.fileno()).st_size)
+            self.add_packed(os.fstat(content.fileno()).st_size + _DISK_BLOCK_BYTES)
             return self.file(name, iter(lambda: content.read(BLOCK_BYTES), b""))
 
     def _copy(self, descriptor: int, pieces: Iterable[bytes], name: str) -> None:

@@ -134,7 +134,7 @@ def unpack_inner(folder: Path, relative: str, sink: Sink) -> None:
     """
     archive = folder / relative
     parts = find_parts(archive) if archive.suffix.lower() in (".zip", ".change2zip", ".001") else [archive]
-    with sink.below(relative.rpartition("/")[0]):
+    with sink.below(relative.rpartition("/")[0]), sink.inside():
         unpack_into(archive, sink)
     for part in parts:
         part.unlink()

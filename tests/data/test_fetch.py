@@ -396,6 +396,14 @@ def test_a_given_archive_takes_the_place_of_another_and_says_so(
     assert tree(tmp_path / "root" / "toy" / "files") == {"mine.png": b"1"}
 
 
+def test_many_small_files_of_a_given_folder_are_no_bomb(tmp_path: Path) -> None:
+    for n in range(60):
+        (tmp_path / "mine" / f"{n}").mkdir(parents=True)
+        (tmp_path / "mine" / f"{n}" / "label.txt").write_text("1")
+    card = make_card(tmp_path, download("http://127.0.0.1:1/a.zip"))
+    assert only(run(card, tmp_path, from_path=tmp_path / "mine", limits=Limits(per_member_from=10))).state == "done"
+
+
 @pytest.mark.parametrize("given", ["empty", "root", "root/toy"])
 def test_a_given_folder_that_holds_nothing_or_is_our_own_is_refused(tmp_path: Path, given: str) -> None:
     (tmp_path / "empty").mkdir()
@@ -499,6 +507,15 @@ def test_archives_in_archives_are_unpacked_as_the_card_says(tmp_path: Path) -> N
         run(card, tmp_path)
     expected = {f"d/x/{n}": c for n, c in PICTURES.items()} | {"d/x/other.zip": ARCHIVE}
     assert tree(tmp_path / "root" / "toy" / "files") == expected
+
+
+def test_a_bomb_in_an_archive_that_itself_shrinks_well_is_stopped(tmp_path: Path) -> None:
+    inner = make_zip({f"{n}.png": bytes(100_000) for n in range(100)})
+    with FaultyServer({"a.zip": make_zip({"inner.zip": inner})}) as server:
+        card = make_card(tmp_path, download(server.url("a.zip"), inner=["*.zip"]))
+        dataset = only(run(card, tmp_path, limits=Limits(ratio=600, ratio_from_bytes=1 << 20)))
+    assert "grows beyond reason" in dataset.error
+    assert not (tmp_path / "root" / "toy" / "files").exists()
 
 
 def test_archives_in_archives_beyond_the_depth_are_no_success(tmp_path: Path) -> None:
