@@ -16,8 +16,8 @@ from openus_data.errors import ArchiveLimit, NoSpace, UnsafeArchive
 from openus_data.store import BLOCK_BYTES, free_bytes
 
 _SPACE_CHECK_BYTES: Final = 64 << 20
-_DISK_BLOCK_BYTES: Final = 4096
-"""What a small file that is copied takes up at least; it is no bomb, however many there are."""
+DISK_BLOCK_BYTES: Final = 4096
+"""What a file or folder that is copied takes up at least; they are no bomb, however many and small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +153,7 @@ class Sink:
     def copy(self, name: str, place: Path) -> Path:
         """Write a file from another one, which must not be a link."""
         with os.fdopen(os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as content:
-            self.add_packed(os.fstat(content.fileno()).st_size + _DISK_BLOCK_BYTES)
+            self.add_packed(os.fstat(content.fileno()).st_size + DISK_BLOCK_BYTES)
             return self.file(name, iter(lambda: content.read(BLOCK_BYTES), b""))
 
     def _copy(self, descriptor: int, pieces: Iterable[bytes], name: str) -> None:

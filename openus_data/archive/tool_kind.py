@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from openus_data.archive.names import shown
-from openus_data.archive.sink import Sink
+from openus_data.archive.sink import DISK_BLOCK_BYTES, Sink
 from openus_data.errors import ArchiveLimit, DamagedArchive, UnsafeArchive, UnsupportedArchive
 
 # the archive and the folder stand last; none of these asks questions, and none gets a password
@@ -93,6 +93,7 @@ def copy_folder(folder: Path, sink: Sink, *, skip: Collection[str] = ()) -> None
             if relative in skip:
                 continue
             if stat.S_ISDIR(kind):
+                sink.add_packed(DISK_BLOCK_BYTES)
                 sink.folder(relative)
             elif stat.S_ISREG(kind):
                 sink.copy(relative, place)
