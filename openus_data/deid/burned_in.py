@@ -81,6 +81,7 @@ class _Look(NamedTuple):
         lines: boxes of the candidates in them, (N, 4).
         scores: their probabilities, (N,).
         way: how the part is looked at.
+        others: in which other ways it is worth looking at.
         least: probability from which a line counts as text.
     """
 
@@ -90,6 +91,7 @@ class _Look(NamedTuple):
     lines: NDArray[np.int64]
     scores: NDArray[np.float64]
     way: Way
+    others: tuple[Way, ...]
     least: float
 
     def back(self, box: Box) -> Box:
@@ -148,8 +150,11 @@ def _found(looks: list[_Look], *, ocr: bool) -> tuple[TextBox, ...]:
 
 
 def _looks(pixels: Pixels, inside: NDArray[np.bool_] | None, trees: Trees | None) -> list[_Look]:
-    """A look at the picture as it is, one at the white letters over its colour flow where it has any, and looks at it
-    turned and at half its size."""
+    """A look at the picture as it is, and one at the white letters over its colour flow where it has any.
+
+    Where strokes stand below each other like letters it is looked at turned (one real picture in six), where large ones
+    stand beside each other at half its size (one in twenty).
+    """
     corner, pixels, inside = _cut(pixels, inside)
     if not pixels.size:
         return []
@@ -161,7 +166,8 @@ def _looks(pixels: Pixels, inside: NDArray[np.bool_] | None, trees: Trees | None
         likely = np.flatnonzero(looks[0].scores >= POSSIBLE)
         looks[0].scores[likely[is_flow(pixels, picture.tophat, patches, looks[0].lines[likely])]] = 0.0
         looks += _white_over_flow(corner, picture, patches if inside is None else inside & patches, trees)
-    for look, its_patches in _other_ways(corner, pixels, families, inside, patches, trees):
+    for way in looks[0].others:
+        look, its_patches = _other_way(way, corner, pixels, families, inside, patches, trees)
         if its_patches is not None:
             look.scores[on_patches(its_patches, look.lines)] = 0.0
         look.scores[_is_crossed(look, looks[0])] = 0.0
@@ -189,7 +195,9 @@ def _look(
     picture = families[0].picture
     lines = candidate_lines(picture, _LARGE_PX // 2 if way == "halved" else SMALLEST_PX, families)
     least = max(_LEAST[way], _least_in_noise(picture))
-    return _Look(corner, pixels, picture, lines.boxes, chances(lines.features, trees), way, least)
+    worth: dict[Way, bool] = {"turned": lines.may_run_down, "halved": lines.may_be_large}
+    others = tuple(other for other, is_worth in worth.items() if is_worth)
+    return _Look(corner, pixels, picture, lines.boxes, chances(lines.features, trees), way, others, least)
 
 
 def _least_in_noise(picture: Relief) -> float:
@@ -212,28 +220,24 @@ def _white_over_flow(
         yield _look((corner[0] + left, corner[1] + top), pixels, strokes, trees)
 
 
-def _other_ways(
+def _other_way(
+    way: Way,
     corner: tuple[int, int],
     pixels: Pixels,
     families: list[Strokes],
     inside: NDArray[np.bool_] | None,
     patches: NDArray[np.bool_] | None,
     trees: Trees | None,
-) -> Iterator[tuple[_Look, NDArray[np.bool_] | None]]:
-    """The picture turned and at half its size, each with its patches of flow."""
-    yield (
-        _look(corner, np.asarray(cv2.rotate(pixels, _TURN), np.uint8), turned(families), trees, "turned"),
-        None if patches is None else np.rot90(patches),
-    )
+) -> tuple[_Look, NDArray[np.bool_] | None]:
+    """The picture turned or at half its size, with its patches of flow."""
+    if way == "turned":
+        look = _look(corner, np.asarray(cv2.rotate(pixels, _TURN), np.uint8), turned(families), trees, way)
+        return look, None if patches is None else np.rot90(patches)
     height, width = (side // 2 for side in pixels.shape[:2])
-    if not height or not width:
-        return
     small = np.asarray(cv2.resize(pixels[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA))
     where = None if inside is None else _halved(inside[: 2 * height, : 2 * width])
-    yield (
-        _look(corner, small, stroke_families(relief(small, where)), trees, "halved"),
-        None if patches is None else patches[: 2 * height : 2, : 2 * width : 2],
-    )
+    look = _look(corner, small, stroke_families(relief(small, where)), trees, way)
+    return look, None if patches is None else patches[: 2 * height : 2, : 2 * width : 2]
 
 
 def _halved(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -127,7 +127,7 @@ def test_a_closer_look_takes_one_look_of_the_gate(monkeypatch: pytest.MonkeyPatc
     pixels, inside = speckle(4)
     shown = named(pixels, (220, 250))
     assert find_text(shown, inside, ocr="flagged") == find_text(shown, inside, ocr=True) != ()
-    assert len(looks) == 2 * len(burned_in._LEAST)
+    assert 2 <= len(looks) <= 2 * len(burned_in._LEAST)
 
 
 def test_without_the_extra_a_closer_look_keeps_the_gates_word(monkeypatch: pytest.MonkeyPatch) -> None:
