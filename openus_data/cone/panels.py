@@ -10,7 +10,7 @@ from openus_data.cone.profile import Mask
 from openus_data.cone.search import Found, prior, search_mask
 from openus_data.cone.shape import Slab
 
-_LEAST_AREA, _MOST_SLENDER, _LEAST_HALF = 0.2, 3.0, 0.5
+_LEAST_AREA, _MOST_SLENDER, _LEAST_HALF, _MOST_TALLER = 0.2, 3.0, 0.5, 1.5
 _LEAST_OVERLAP = 0.6
 _LEAST_MERIT = 0.9
 _GAIN = 0.08
@@ -27,7 +27,7 @@ def find_panels(evidence: Evidence, single: Found, allowed: Mask | None = None) 
     """The panels, left to right, if they explain the frame better than one scan area does; else an empty list."""
     for level in sorted({single.level, _STRICT_LEVEL} if single.merit < _DOUBTFUL else {single.level}):
         parts = single.parts if level == single.level else find_parts(evidence, level, allowed)
-        panels = [] if parts is None else _fitted(_separate(parts, single.mask))
+        panels = [] if parts is None else _fitted(separate(parts, single.mask))
         if len(panels) >= 2 and _better(panels, single):
             return panels
     if single.merit < _DOUBTFUL:
@@ -57,7 +57,7 @@ def _better(panels: list[Found], single: Found) -> bool:
     return left_out > _LEFT_OUT * total or float(np.mean(merits)) > single.merit + (0.0 if straight else _GAIN)
 
 
-def _separate(parts: Parts, known: Mask) -> list[Mask]:
+def separate(parts: Parts, known: Mask) -> list[Mask]:
     """The part that is known best and those of like size and height beside it, left to right; or two rows of two."""
     sizes = np.sort(parts.area[parts.order])
     if len(sizes) < 2 or sizes[-2] <= _LEAST_AREA * sizes[-1]:
@@ -73,7 +73,8 @@ def _separate(parts: Parts, known: Mask) -> list[Mask]:
         left, top, right, bottom = other.box
         shared = min(y1, bottom) - max(y0, top)
         longer, shorter = max(other.width, other.height), min(other.width, other.height)
-        slender = longer > _MOST_SLENDER * shorter and other.area < _LEAST_HALF * main.area  # a bar, a button
+        unlike = other.area < _LEAST_HALF * main.area or other.height > _MOST_TALLER * main.height
+        slender = longer > _MOST_SLENDER * shorter and unlike  # a bar, a button, a column of thumbnails
         if (
             not slender
             and (left >= x1 - 2 or right <= x0 + 2)

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 
 from openus_data.cone.fit import fans, inverted_fans, slabs, trace
+from openus_data.cone.panels import separate
+from openus_data.cone.parts import Parts
 from openus_data.cone.profile import Mask, best_circle, profile
 from openus_data.cone.score import scores
 from openus_data.cone.search import search_mask
@@ -57,6 +59,16 @@ def test_a_fan_is_found_again_upright_and_upside_down() -> None:
     assert abs(found.left + 0.6) < 0.02 and abs(found.far - 130) < 2 and abs(found.near - 20) < 2
     (turned, *_) = inverted_fans(trace(np.ascontiguousarray(drawn(FAN)[::-1])))
     assert turned.inverted and abs(turned.apex_y - 145) < 2
+
+
+def test_a_tall_column_beside_a_scan_area_is_no_panel_but_a_like_one_is() -> None:
+    for column, count in (((5, 180, 200, 236), 0), ((40, 106, 160, 300), 2)):
+        top, bottom, left, right = column
+        labels = np.zeros((190, 310), np.uint16)
+        labels[40:106, 5:148], labels[top:bottom, left:right] = 1, 2
+        area = np.bincount(labels.ravel())
+        parts = Parts(labels=labels, order=np.array([1, 2]), area=area)
+        assert len(separate(parts, labels == 1)) == count
 
 
 def test_a_circle_needs_half_of_the_points() -> None:
