@@ -12,7 +12,6 @@ import logging
 import os
 import threading
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -20,19 +19,17 @@ from typing import Final
 
 from openus_data.archive import Limits
 from openus_data.archive.names import shown
-from openus_data.card import Card, Download
+from openus_data.card import Card
 from openus_data.errors import (
-    ChecksumMismatch,
     DamagedArchive,
     NeedsPerson,
     NoSpace,
     OpenUSDataError,
-    SourceError,
-    SourceRefused,
     UsageError,
 )
-from openus_data.fetch.ledger import Entry, Ledger, load_ledger
+from openus_data.fetch.ledger import Ledger, load_ledger
 from openus_data.fetch.meter import Meter
+from openus_data.fetch.one_file import held_bytes, is_kept, is_untouched, move_file
 from openus_data.fetch.plan import (
     BY_HAND,
     Wanted,
@@ -44,19 +41,11 @@ from openus_data.fetch.plan import (
 from openus_data.fetch.report import DatasetReport, FetchReport, FileReport
 from openus_data.fetch.tree import FILES_DIR, build_tree, build_tree_from_folder, is_intact
 from openus_data.fetch.workers import Workers
-from openus_data.sources import RemoteFile, source_of
 from openus_data.store import PART_SUFFIX, folder_lock, free_bytes
 from openus_data.transfer import (
     BAD_SUFFIX,
-    SMALL_BYTES,
-    VERIFIED_MTIME_NS,
     Engine,
-    Job,
     Policy,
-    Stopped,
-    check_file,
-    copy_file,
-    forget_traces,
 )
 
 logger = logging.getLogger(__name__)
@@ -212,7 +201,7 @@ def _dry_run(card: Card, given: Path | None, run: _Run) -> DatasetReport:
     archives = run.root / card.id / ARCHIVES_DIR
     files = tuple(
         FileReport(
-            name=w.name, size_bytes=w.size_bytes, state="kept" if _is_kept(w, archives / w.name, ledger) else "missing"
+            name=w.name, size_bytes=w.size_bytes, state="kept" if is_kept(w, archives / w.name, ledger) else "missing"
         )
         for w in wanted
     )
@@ -311,26 +300,9 @@ def _is_complete(card: Card, folder: Path, ledger: Ledger) -> bool:
     return (
         ledger.complete
         and ledger.card_sha256 == card.sha256
-        and all(_is_untouched(archives / name, entry) for name, entry in ledger.files.items())
+        and all(is_untouched(archives / name, entry) for name, entry in ledger.files.items())
         and is_intact(folder / FILES_DIR, ledger.tree)
     )
-
-
-def _is_untouched(path: Path, entry: Entry) -> bool:
-    try:
-        found = path.lstat()
-    except OSError:
-        return False
-    return found.st_size == entry.bytes and found.st_mtime_ns == VERIFIED_MTIME_NS
-
-
-def _is_kept(want: Wanted, path: Path, ledger: Ledger) -> bool:
-    """Whether a file is here, untouched since it was checked against all that is published today."""
-    entry = ledger.files.get(want.name)
-    if entry is None or not _is_untouched(path, entry):
-        return False
-    held = {f"sha256:{entry.sha256}", *entry.checksums}
-    return want.size_bytes in (None, entry.bytes) and held.issuperset(want.checksums)
 
 
 def _take_folder(card: Card, given: Path, ledger: Ledger, run: _Run) -> DatasetReport:
@@ -345,9 +317,9 @@ def _take_folder(card: Card, given: Path, ledger: Ledger, run: _Run) -> DatasetR
 def _move_all(wanted: Sequence[Wanted], archives: Path, ledger: Ledger, run: _Run) -> tuple[FileReport, ...]:
     archives.mkdir(parents=True, exist_ok=True)
     places = [(want, archives / want.name) for want in wanted]
-    missing = [(want.size_bytes or 0, path) for want, path in places if not _is_kept(want, path, ledger)]
+    missing = [(want.size_bytes or 0, path) for want, path in places if not is_kept(want, path, ledger)]
     expected, free = sum(size for size, _ in missing), free_bytes(archives)
-    if expected > free and (needed := sum(max(0, size - _held_bytes(path)) for size, path in missing)) > free:
+    if expected > free and (needed := sum(max(0, size - held_bytes(path)) for size, path in missing)) > free:
         raise NoSpace("the disk is too small for the archives", expected=f"{needed:,} bytes free", got=f"{free:,}")
     for parent in {path.parent for _, path in places}:
         parent.mkdir(parents=True, exist_ok=True)
@@ -355,100 +327,9 @@ def _move_all(wanted: Sequence[Wanted], archives: Path, ledger: Ledger, run: _Ru
     return tuple(run.transfers.map(lambda place: _move_one(*place, ledger, run), places))
 
 
-def _held_bytes(path: Path) -> int:
-    """What an earlier run left of a file, and need not come again or makes room for what comes."""
-    held = 0
-    for left in (path, path.with_name(f"{path.name}{PART_SUFFIX}")):
-        with suppress(FileNotFoundError):
-            held += left.lstat().st_size
-    return held
-
-
 def _move_one(want: Wanted, path: Path, ledger: Ledger, run: _Run) -> FileReport:
-    """One file to its final name, from the first place that has it."""
-    if run.stop.is_set():
-        raise Stopped
-    if _is_kept(want, path, ledger):
-        return FileReport(name=want.name, size_bytes=ledger.files[want.name].bytes, state="kept")
-    failure: OpenUSDataError | None = None
     try:
-        if (entry := _adopt(want, path)) is not None:
-            ledger.note(want.name, entry)
-            return FileReport(name=want.name, size_bytes=entry.bytes, state="kept")
-        places: tuple[RemoteFile | Download, ...] = (want.remote, *want.others)
-        for place in places:
-            try:
-                entry = _take(want, place, path, run)
-            except SourceError as error:
-                failure = failure or error
-                logger.warning("%s", error)
-                continue
-            ledger.note(want.name, entry)
-            return FileReport(name=want.name, size_bytes=entry.bytes, state="downloaded")
+        return move_file(want, path, ledger, run.engine, run.stop)
     except OSError as error:
         line = f"{want.name}: {_os_line(error, run.root)}"
         return FileReport(name=want.name, size_bytes=want.size_bytes, state="failed", error=line)
-    return FileReport(name=want.name, size_bytes=want.size_bytes, state="failed", error=str(failure))
-
-
-def _adopt(want: Wanted, path: Path) -> Entry | None:
-    """A file that lies under its final name, though the ledger does not vouch for it: checked, and kept or removed."""
-    if not path.is_file() or path.is_symlink():
-        return None
-    found = path.stat()
-    if not want.checksums and (found.st_mtime_ns != VERIFIED_MTIME_NS or found.st_size < SMALL_BYTES):
-        path.unlink()  # nothing could prove it: changed since, or not known to have reached the disk before a power cut
-        return None
-    try:
-        sha256 = check_file(path, want.name, want.size_bytes, want.checksums, pinned=want.pinned)
-    except ChecksumMismatch as error:
-        if want.remote.source == BY_HAND:  # then `error` compares with the user's own file, which would mislead
-            logger.warning("%s: what lies here is another file; what --from names takes its place", want.name)
-        else:
-            logger.warning("%s; fetching it again", error)
-        path.unlink()
-        return None
-    forget_traces(path)  # a kill just after the renaming leaves them
-    return _entry(want, want.remote.source, path.stat().st_size, sha256)
-
-
-def _take(want: Wanted, place: RemoteFile | Download, path: Path, run: _Run) -> Entry:
-    remote = place if isinstance(place, RemoteFile) else _find(want, place, run)
-    if remote.local is not None:
-        if not remote.local.is_file():
-            raise SourceRefused(
-                "there is no such file", where=want.name, next_step="see what the folder or mirror holds"
-            )
-        sha256 = copy_file(remote.local, path, want.size_bytes, want.checksums, pinned=want.pinned)
-        return _entry(want, remote.source, path.stat().st_size, sha256)
-    got = run.engine.download(
-        Job(
-            url=remote.url,
-            target=path,
-            source=remote.source,
-            size_bytes=want.size_bytes,
-            checksums=want.checksums,
-            pinned=want.pinned,
-            credentials=remote.credentials,
-            through_page=remote.through_page,
-        )
-    )
-    return _entry(want, remote.source, got.size_bytes, got.sha256)
-
-
-def _find(want: Wanted, place: Download, run: _Run) -> RemoteFile:
-    """The same file at a mirror of the card."""
-    found = source_of(place.source).list(place, run.engine.client)
-    if len(found) == 1:
-        return found[0]
-    return next((f for f in found if f.filename == want.name), found[0])
-
-
-def _entry(want: Wanted, url: str, size: int, sha256: str) -> Entry:
-    return Entry(
-        url=url,
-        bytes=size,
-        sha256=sha256,
-        state="pinned" if want.pinned or not want.checksums else "verified",
-        checksums=() if want.pinned else want.checksums,
-    )

@@ -18,8 +18,9 @@ from openus_data.card_fields import Orient
 from openus_data.duplicates import phash, thumbnail
 from openus_data.first_stage.clean_text import CleanedText, TextCleaner
 from openus_data.first_stage.crop import Crop, cut, cut_mask, on_grid, plan_crops, to_grey_if_grey
-from openus_data.first_stage.encode import CHANGING, decode_stored, encode, encode_png, strip_source
+from openus_data.first_stage.encode import CHANGING, decode_stored, encode, encode_png
 from openus_data.first_stage.frames import Novelty, evenly_spaced, planned_frames
+from openus_data.first_stage.passthrough import strip_source
 from openus_data.first_stage.polar_view import PolarView, cut_polar, cut_polar_mask, plan_polar, polar_boxes
 from openus_data.first_stage.records import DatasetTerms, EncodedSample, reject_of
 from openus_data.first_stage.votes import Ballot, ballot_of

@@ -21,24 +21,16 @@ from urllib.parse import urlsplit
 
 from openus_data.errors import ChecksumMismatch, SourceRefused, SourceUnavailable
 from openus_data.store import BLOCK_BYTES
-from openus_data.transfer.client import Answer, Client
+from openus_data.transfer.answer import Answer
+from openus_data.transfer.client import Client
 from openus_data.transfer.disk import SpaceWatch
+from openus_data.transfer.pages import first_piece, is_page, page_text
 from openus_data.transfer.part import Part
 from openus_data.transfer.policy import Policy, Stopped, pause
 from openus_data.transfer.version import Version
 
 logger = logging.getLogger(__name__)
 
-_BEFORE_MARKUP: Final = b"\xef\xbb\xbf \t\r\n"
-_PAGE: Final = re.compile(
-    rb"(?:\s|<!--(?:(?!-->).)*-->|<\?xml[^>]*>)*<(?:!doctype\s+html|html|head|body|title|meta|script)\b",
-    re.I | re.DOTALL,
-)
-_PAGE_HEAD_BYTES: Final = 1024
-_PAGE_LOOK_BYTES: Final = 1 << 14
-_PAGE_SUFFIXES: Final = (".html", ".htm", ".xhtml")
-_TEXT_SUFFIXES: Final = (".csv", ".tsv", ".txt", ".json", ".xml", ".md")
-_PAGE_CAP_BYTES: Final = 4 << 20
 _CONTENT_RANGE: Final = re.compile(r"bytes\s+(?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
 _DECODED: Final = ("gzip", "x-gzip", "deflate")
 _PACKED: Final = ("gzip", "deflate", "br", "zstd", "compress")
@@ -189,8 +181,8 @@ class Engine:
                 self._judge_416(answer, part)
                 return
             body = answer.chunks(judge_end=not job.checksums)
-            head = _first_piece(body)
-            if answer.status == 200 and _is_page(head, answer.headers.get("Content-Type", ""), job):
+            head, kind = first_piece(body), answer.headers.get("Content-Type", "")
+            if answer.status == 200 and is_page(head, kind, job.name, is_proven=bool(job.checksums)):
                 yield from self._receive(job, part, _behind(job, answer, head, body, behind_page), behind_page=True)
                 return
             end = self._judge_start(job, part, answer)
@@ -358,28 +350,6 @@ def _new_expander() -> zlib._Decompress:
     return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
 
 
-def _first_piece(body: Iterator[bytes]) -> bytes:
-    """The first bytes of a body; as many as tell a web page, where they may be one and come in crumbs."""
-    head = next(body, b"")
-    while len(head) < _PAGE_HEAD_BYTES and head.lstrip(_BEFORE_MARKUP)[:1] in (b"", b"<"):
-        piece = next(body, b"")
-        if not piece:
-            break
-        head += piece
-    return head
-
-
-def _is_page(head: bytes, content_type: str, job: Job) -> bool:
-    """Whether a web page came in place of a file: by how it begins, or by what the server calls it."""
-    if job.name.lower().endswith(_PAGE_SUFFIXES):
-        return False
-    text = head[:_PAGE_LOOK_BYTES].lstrip(_BEFORE_MARKUP)
-    if _PAGE.match(text):
-        return True
-    called_page = "html" in content_type.lower() and not job.name.lower().endswith(_TEXT_SUFFIXES)
-    return called_page and bool(head) and b"\0" not in head[:_PAGE_HEAD_BYTES] and not job.checksums
-
-
 def _behind(job: Job, answer: Answer, head: bytes, body: Iterator[bytes], behind_page: bool) -> str:
     """The URL behind a web page that came in place of the file."""
     if job.through_page is None or behind_page:
@@ -388,12 +358,7 @@ def _behind(job: Job, answer: Answer, head: bytes, body: Iterator[bytes], behind
             where=job.name,
             next_step="is a login or a licence needed? See the dataset's page; fetch it by hand and use --from",
         )
-    page = bytearray(head)
-    for piece in body:
-        page += piece
-        if len(page) > _PAGE_CAP_BYTES:
-            break
-    return job.through_page(page.decode("utf-8", errors="replace"), answer.url)
+    return job.through_page(page_text(head, body), answer.url)
 
 
 def find_fault(

@@ -21,7 +21,7 @@ from urllib3.response import HTTPResponse
 from openus_data.errors import ChecksumMismatch, NoSpace, SourceError, SourceRefused, SourceUnavailable
 from openus_data.transfer import Client, Engine, Job, Policy, Stopped, Watcher
 from openus_data.transfer import part as part_module
-from openus_data.transfer.client import Answer
+from openus_data.transfer.answer import Answer
 from openus_data.transfer.policy import parse_retry_after
 from openus_data.transfer.version import Version
 
