@@ -143,9 +143,13 @@ class _Tables:
             return len(body) >= 6 and len(body) == 6 + 3 * body[5]
         if marker != _JPEG_SCAN or not body or len(body) != 4 + 2 * body[0]:
             return False
+        first, last = body[-3:-1]  # of the coefficients: a progressive scan reads the first alone, or others
         for at in range(1, 1 + 2 * body[0], 2):
-            of_pair = (("D", body[at + 1] >> 4), ("A", body[at + 1] & 15), ("Q", self._quantization.get(body[at], -1)))
-            self.unused.difference_update(of_pair)
+            self.unused.discard(("Q", self._quantization.get(body[at], -1)))
+            if first == 0:
+                self.unused.discard(("D", body[at + 1] >> 4))
+            if last > 0:
+                self.unused.discard(("A", body[at + 1] & 15))
         return True
 
     def _define(self, body: bytes, read: Callable[[int], tuple[str, int, int]]) -> bool:

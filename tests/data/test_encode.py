@@ -122,6 +122,14 @@ def test_a_file_with_room_for_more_than_its_picture_is_not_passed_through(source
     assert passthrough.strip_source(source) is None
 
 
+def test_a_progressive_jpeg_is_passed_through_unless_a_table_of_it_is_unused() -> None:
+    progressive = bytes(cv2.imencode(".jpg", picture(1), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1])
+    table = b"\x10\x01" + bytes(15) + b"D"  # of coefficients that the first scan does not read
+    padded = progressive[:2] + b"\xff\xc4" + struct.pack(">H", len(table) + 2) + table + progressive[2:]
+    assert passthrough.strip_source(progressive) is not None
+    assert passthrough.strip_source(padded) is None
+
+
 def test_a_palette_that_no_pixel_needs_is_dropped() -> None:
     source = png_with(before=png_chunk(b"PLTE", CANARY + b"x"))
     stripped = passthrough.strip_source(source)
