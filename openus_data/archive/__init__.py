@@ -4,6 +4,7 @@ from openus_data.archive.sink import Limits, Sink
 from openus_data.archive.tool_kind import copy_folder
 from openus_data.archive.unpack import (
     UnpackReport,
+    is_about,
     is_archive,
     is_part,
     publish_folder,
@@ -18,6 +19,7 @@ __all__ = [
     "Sink",
     "UnpackReport",
     "copy_folder",
+    "is_about",
     "is_archive",
     "is_part",
     "publish_folder",

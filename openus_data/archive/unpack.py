@@ -103,7 +103,7 @@ def unpack_into(archive: Path, sink: Sink) -> None:
     try:
         _choose(archive)(archive, sink)
     except ArchiveError as error:
-        if archive.name in error.where:
+        if is_about(error, archive.name):
             raise
         where = f"{shown(archive.name)}: {error.where}" if error.where else shown(archive.name)
         raise type(error)(
@@ -111,6 +111,11 @@ def unpack_into(archive: Path, sink: Sink) -> None:
         ) from error
     if sink.files + sink.repeats == files_before:
         raise DamagedArchive("the archive holds no file", where=shown(archive.name))
+
+
+def is_about(error: ArchiveError, archive: str) -> bool:
+    """Whether a message of `unpack_into` names the archive of this name as the one at fault, alone or with a member."""
+    return any(error.where == name or error.where.startswith(f"{name}: ") for name in (archive, shown(archive)))
 
 
 def is_archive(path: Path) -> bool:

@@ -17,8 +17,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from openus_data.archive import Limits
-from openus_data.archive.names import shown
+from openus_data.archive import Limits, is_about
 from openus_data.card import Card
 from openus_data.errors import (
     DamagedArchive,
@@ -42,11 +41,7 @@ from openus_data.fetch.report import DatasetReport, FetchReport, FileReport
 from openus_data.fetch.tree import FILES_DIR, build_tree, build_tree_from_folder, is_intact
 from openus_data.fetch.workers import Workers
 from openus_data.store import PART_SUFFIX, folder_lock, free_bytes
-from openus_data.transfer import (
-    BAD_SUFFIX,
-    Engine,
-    Policy,
-)
+from openus_data.transfer import BAD_SUFFIX, Engine, Policy
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +183,7 @@ def _os_line(error: OSError, root: Path) -> str:
     """What the system refused, where below ROOT, and what to do about it."""
     words = os.strerror(error.errno).lower() if error.errno else type(error).__name__
     place = os.path.relpath(error.filename, root) if isinstance(error.filename, str) else ""
-    where = "ROOT" if place.startswith((os.curdir, os.pardir)) and not place.startswith("./") else place
+    where = "ROOT" if place.startswith(os.curdir) else place
     parts = [f"{where}: {words}" if where else words, _NEXT_STEPS.get(error.errno or 0, "")]
     return "; ".join(p for p in parts if p)
 
@@ -220,10 +215,6 @@ def _with_size(want: Wanted, run: _Run) -> Wanted:
 
 def _fetch_locked(card: Card, given: Path | None, run: _Run) -> DatasetReport:
     folder = run.root / card.id
-    if given is not None and given.resolve() in (folder.resolve(), *folder.resolve().parents):
-        raise UsageError(
-            "--from names a folder that fetch itself fills", where=card.id, expected="an archive, or a folder elsewhere"
-        )
     for left in folder.glob(f"*.json.*{PART_SUFFIX}"):
         left.unlink()  # a ledger that a killed run was writing
     ledger = load_ledger(folder, card.id)
@@ -263,7 +254,7 @@ def _put_aside(error: DamagedArchive, wanted: Sequence[Wanted], archives: Path, 
         The error, with that as the next step.
     """
     unproven = [w for w in wanted if w.download.unpack and ledger.files[w.name].state == "pinned"]
-    named = [w for w in unproven if shown(PurePosixPath(w.name).name) in error.where]
+    named = [w for w in unproven if is_about(error, PurePosixPath(w.name).name)]
     guilty = named or [w for w in unproven if w.download.inner]
     if not guilty:
         return error
@@ -307,8 +298,13 @@ def _is_complete(card: Card, folder: Path, ledger: Ledger) -> bool:
 
 def _take_folder(card: Card, given: Path, ledger: Ledger, run: _Run) -> DatasetReport:
     """The user's own folder becomes the tree; there are no archives to keep."""
+    folder = run.root / card.id
+    if given.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise UsageError(
+            "--from names a folder that fetch itself fills", where=card.id, expected="an archive, or a folder elsewhere"
+        )
     ledger.complete, ledger.files, ledger.card_sha256 = False, {}, card.sha256
-    made = build_tree_from_folder(given, run.root / card.id, ledger, run.limits, run.stop)
+    made = build_tree_from_folder(given, folder, ledger, run.limits, run.stop)
     ledger.complete = True
     ledger.save()
     return _report(card, "done" if made else "unchanged", ledger)

@@ -376,6 +376,21 @@ def test_what_cannot_be_unpacked_and_nothing_vouches_for_is_asked_for_again(tmp_
     assert tree(tmp_path / "root" / "toy" / "files") == PICTURES
 
 
+def test_only_the_damaged_archive_is_asked_for_again(tmp_path: Path) -> None:
+    with FaultyServer({"1.zip": ARCHIVE, "11.zip": ARCHIVE[:-30]}) as server:
+        card = make_card(tmp_path, *(download(server.url(n), into=n[:-4]) for n in ("1.zip", "11.zip")))
+        assert "kept as 11.zip.bad;" in only(run(card, tmp_path)).error
+    assert sorted(tree(tmp_path / "root" / "toy" / "archives")) == ["1.zip", "11.zip.bad"]
+
+
+def test_archives_may_lie_where_fetch_puts_its_folders(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "a.zip").write_bytes(ARCHIVE)
+    card = make_card(tmp_path, download("http://127.0.0.1:1/a.zip"))
+    assert only(run(card, tmp_path, from_path=tmp_path / "root")).state == "done"
+    assert tree(tmp_path / "root" / "toy" / "files") == PICTURES
+
+
 def test_a_published_archive_that_cannot_be_unpacked_keeps_its_name(tmp_path: Path) -> None:
     with FaultyServer({"a.zip": ARCHIVE[:-3000]}) as server:
         card = make_card(tmp_path, download(server.url("a.zip"), checksum=sha256(ARCHIVE[:-3000])))
